@@ -1,0 +1,5 @@
+"""The path grammar, patterns, walking and rebuilding. Knows of pytrees only."""
+
+from .errors import PatternError as PatternError
+from .path import walk as walk
+from .tree import children as children, rebuild as rebuild

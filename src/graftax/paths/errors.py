@@ -1,0 +1,36 @@
+"""Errors about paths, and the nearest right answer that each of them names."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PatternError(ValueError):
+    """A pattern that cannot be read. The message points at the character.
+
+    `pattern` is its text, `position` the offset of the offending character.
+    """
+
+    def __init__(self, reason: str, pattern: str, position: int):
+        self.reason, self.pattern, self.position = reason, pattern, position
+        super().__init__(f"{reason}\n    {pattern}\n    {' ' * position}^")
+
+    def __reduce__(self):
+        return (type(self), (self.reason, self.pattern, self.position))
+
+
+def nearest(word: str, words: Iterable[str]) -> list[str]:
+    """Up to three of `words` that look like `word`, the nearest first."""
+    return difflib.get_close_matches(word, list(dict.fromkeys(words)), n=3, cutoff=0.6)
+
+
+def did_you_mean(word: str, words: Iterable[str]) -> str:
+    """The sentence that ends an error message, or nothing if no word is near."""
+    found = nearest(word, words)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def listed(words: Iterable[object], limit: int = 12) -> str:
+    """`a, b, c`, cut after `limit` words."""
+    words = [str(word) for word in words]
+    rest = f", and {len(words) - limit} more" if len(words) > limit else ""
+    return (", ".join(words[:limit]) or "none") + rest

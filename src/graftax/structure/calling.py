@@ -1,0 +1,130 @@
+"""The calling convention: what a layer is given by the container that holds it.
+
+One place decides, for containers and wrappers alike, who gets the state, the key and the keywords.
+"""
+
+import zlib
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ..paths.errors import did_you_mean, listed
+from .labels import layer_name
+from .notes import annotate
+from .signature import signature_of
+
+
+def fold_key(key: Any, label: Hashable) -> Any:
+    """The random key of the child `label`: `fold_in(key, crc32(label))`, or the position itself.
+
+    It depends on the label alone, so a layer that is added does not change what the others draw.
+    """
+    data = label if isinstance(label, int) else zlib.crc32(str(label).encode())
+    return jax.random.fold_in(key, data)
+
+
+def is_stateful(layer: Any) -> bool:
+    """Whether a layer is called with a state and returns one: as Equinox says, or if it declares it."""
+    if isinstance(layer, eqx.nn.StatefulLayer):
+        return layer.is_stateful()
+    return callable(layer) and "state" in signature_of(layer).keywords
+
+
+def declared_keywords(layer: Any) -> frozenset[str] | None:
+    """The context keywords that a layer, or one at any depth inside it, takes; None for all."""
+    own = getattr(type(layer), "_gx_declared", None)
+    if own is not None:
+        return own(layer)
+    if not callable(layer):
+        return frozenset()
+    signature = signature_of(layer)
+    return None if signature.any_keyword else signature.keywords - {"key", "state"}
+
+
+def declared_by_any(layers: Any) -> frozenset[str] | None:
+    """The union of `declared_keywords` over some layers."""
+    union: frozenset[str] = frozenset()
+    for layer in layers:
+        keywords = declared_keywords(layer)
+        if keywords is None:
+            return None
+        union |= keywords
+    return union
+
+
+def overridden_call_keywords(cls: type, base: type) -> frozenset[str]:
+    """The keywords a subclass adds by writing its own `__call__`."""
+    call = cls.__call__
+    if call is base.__call__:
+        return frozenset()
+    return signature_of(call).keywords - {"x", "key", "state"}
+
+
+def check_context(layer: Any, context: Mapping[str, Any]) -> None:
+    """Raise `TypeError` for a keyword that nobody at any depth declares."""
+    if not context or (declared := declared_keywords(layer)) is None:
+        return
+    for keyword in context:
+        if keyword not in declared:
+            raise TypeError(
+                f"No layer of this {layer_name(layer)} takes the keyword {keyword!r}. "
+                f"Declared are: {listed(sorted(declared | {'key', 'state'}))}."
+                + did_you_mean(keyword, declared)
+            )
+
+
+def call_layer(
+    layer: Callable, inputs: tuple, state: Any, key: Any, context: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """`(output, state)` of a layer that is given what it takes of state, key and context."""
+    if not callable(layer):
+        raise TypeError(f"{layer!r} of type {type(layer).__name__} stands where a layer should.")
+    keywords = {}
+    if context:
+        declared = declared_keywords(layer)
+        keywords = {k: v for k, v in context.items() if declared is None or k in declared}
+    if key is not None and signature_of(layer).takes("key"):
+        keywords["key"] = key
+    if is_stateful(layer):
+        if state is not None:
+            return layer(*inputs, state=state, **keywords)
+        if "state" in signature_of(layer).required:
+            raise TypeError(
+                f"{layer_name(layer)} keeps a state: call the model as model(x, state=state), with "
+                "the state that eqx.nn.make_with_state gave."
+            )
+    return layer(*inputs, **keywords), state
+
+
+def call_child(
+    parent: Any,
+    label: Hashable,
+    layer: Callable,
+    inputs: tuple,
+    state: Any,
+    key: Any,
+    context: Mapping[str, Any],
+) -> tuple[Any, Any]:
+    """`call_layer` for a child: with its own key, in its own scope, and with a note on an error."""
+    if key is not None:
+        key = fold_key(key, label)
+    try:
+        with jax.named_scope(str(label)):
+            return call_layer(layer, inputs, state, key, context)
+    except Exception as error:
+        annotate(error, parent, label, layer, inputs)
+        raise
+
+
+def split_inputs(owner: str, inputs: tuple, state: Any) -> tuple[Any, Any]:
+    """`(x, state)`: a state may come last, as Equinox passes it, and several inputs are one tuple."""
+    if inputs and isinstance(inputs[-1], eqx.nn.State):
+        if state is not None:
+            raise TypeError(f"{owner} was given a state twice: by position and by keyword.")
+        *rest, state = inputs
+        inputs = tuple(rest)
+    if not inputs:
+        raise TypeError(f"{owner} was called without an input.")
+    return (inputs[0] if len(inputs) == 1 else inputs), state

@@ -1,0 +1,73 @@
+"""Layers one after the other."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .base import StructuralLayer
+from .calling import check_context, split_inputs
+
+
+class Chain(StructuralLayer):
+    """Layers in order: `Chain(a, b)(x) == b(a(x))`. The empty chain is the identity.
+
+    Source: Flux's `Chain`, `eqx.nn.Sequential`.
+
+    **Example:**
+
+    ```python
+    >>> import equinox as eqx, graftax as gx, jax, jax.numpy as jnp
+    >>> k1, k2 = jax.random.split(jax.random.key(0))
+    >>> m = gx.Chain(up=eqx.nn.Linear(2, 8, key=k1), act=jax.nn.relu, down=eqx.nn.Linear(8, 2, key=k2))
+    >>> m.up is m["up"] is m[0]
+    True
+    >>> m[:"down"].labels
+    ('up', 'act')
+    >>> x = jnp.ones(2)
+    >>> bool((m(x) == m.down(m.act(m.up(x)))).all())
+    True
+
+    ```
+    """
+
+    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+        for label, layer in self.items():
+            x, state = self._call(label, layer, (x,), state, key, context)
+        return x, state
+
+
+def activations(model: Chain, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any):
+    """The output of each child, in order: the last is `model(x)`.
+
+    Source: Flux's `activations`.
+
+    **Arguments:**
+
+    - `model`: a `Chain`.
+    - `inputs`, `state`, `key`, `context`: as in a call of the model.
+
+    **Returns:**
+
+    A dict from label, or position, to output; with `state`, the pair `(dict, state)`.
+
+    **Raises:**
+
+    - `TypeError`: `model` is not a `Chain`, or a keyword that no layer declares.
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx
+    >>> gx.activations(gx.Chain(double=lambda x: 2 * x, next=lambda x: x + 1), 3)
+    {'double': 6, 'next': 7}
+
+    ```
+    """
+    if not isinstance(model, Chain):
+        raise TypeError(f"activations takes a Chain, not a {type(model).__name__}.")
+    x, state = split_inputs(type(model).__name__, inputs, state)
+    check_context(model, context)
+    outputs, now = {}, state
+    for label, layer in model.items():
+        x, now = model._call(label, layer, (x,), now, key, context)
+        outputs[label] = x
+    return outputs if state is None else (outputs, now)

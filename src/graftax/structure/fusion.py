@@ -1,0 +1,119 @@
+"""Containers that use an output, or a layer, more than once."""
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+
+from .base import StructuralLayer
+from .calling import fold_key
+from .combine import check_op
+
+
+class PairwiseFusion(StructuralLayer):
+    """n inputs, n outputs, each fused with the one before: `y[i] = layers[i](op(y[i-1], x[i]))`.
+
+    The first is `y[0] = layers[0](x[0])`. One input that is no (plain) tuple stands for all n.
+
+    Source: Flux's `PairwiseFusion`; Gao et al., Res2Net, arXiv:1904.01169.
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx
+    >>> gx.PairwiseFusion(lambda x: 2 * x, lambda x: 10 * x)((1, 5))
+    (2, 70)
+
+    ```
+    """
+
+    op: Callable = operator.add
+
+    def __init__(self, /, *layers: Any, op: Callable = operator.add, **labelled: Any):
+        """**Arguments:**
+
+        - `layers`, `labelled`: one layer an output, as in every container.
+        - `op`: a function or layer of two arguments: the output before, then the input.
+
+        **Raises:**
+
+        - `ValueError`: no layers; when called, a tuple of another length.
+        - `TypeError`: `op` is not callable; and whatever every container raises.
+        """
+        super().__init__(*layers, **labelled)
+        self.op = op
+        self._check()
+
+    def _check(self) -> None:
+        if not self.layers:
+            raise ValueError(f"{type(self).__name__} needs at least one layer; it got none.")
+        check_op(type(self), self.op)
+
+    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+        inputs = x if type(x) is tuple else (x,) * len(self.layers)
+        if len(inputs) != len(self.layers):
+            raise ValueError(
+                f"{type(self).__name__} has {len(self.layers)} layers and was given "
+                f"{len(inputs)} inputs. It takes one for each, or one for all."
+            )
+        outputs = []
+        for (label, layer), value in zip(self.items(), inputs, strict=True):
+            if outputs:
+                pair = (outputs[-1], value)
+                value, state = self._call("op", self.op, pair, state, key, context)
+            y, state = self._call(label, layer, (value,), state, key, context)
+            outputs.append(y)
+        return tuple(outputs), state
+
+
+class Repeat(StructuralLayer):
+    """One layer, its weights shared, applied `times` times: `Repeat(a, 3)(x) == a(a(a(x)))`.
+
+    Each application draws from a random key of its own.
+
+    Source: Lan et al., ALBERT, arXiv:1909.11942 (weights shared across layers).
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx
+    >>> gx.Repeat(lambda x: 2 * x, 3)(1)
+    8
+    >>> gx.Repeat(double=lambda x: 2 * x, times=3).labels
+    ('double',)
+
+    ```
+    """
+
+    times: int = eqx.field(static=True)
+
+    def __init__(self, layer: Any = None, /, times: int = 1, **labelled: Any):
+        """**Arguments:**
+
+        - `layer`: the layer; or give it by label.
+        - `times`: how often it is applied, 0 or more. 0 is the identity.
+
+        **Raises:**
+
+        - `ValueError`: not exactly one layer, or a negative `times`.
+        - `TypeError`: `times` is no integer; and whatever every container raises.
+        """
+        super().__init__(*(() if layer is None else (layer,)), **labelled)
+        self.times = times
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.layers) != 1:
+            raise ValueError(f"{type(self).__name__} takes one layer; it got {len(self.layers)}.")
+        if isinstance(self.times, bool) or not isinstance(self.times, int):
+            raise TypeError(f"times of {type(self).__name__} must be an int; got {self.times!r}.")
+        if self.times < 0:
+            raise ValueError(f"times of {type(self).__name__} cannot be negative: {self.times}.")
+
+    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+        ((label, layer),) = self.items()
+        for i in range(self.times):
+            own_key = None if key is None else fold_key(key, i)
+            x, state = self._call(label, layer, (x,), state, own_key, context)
+        return x, state

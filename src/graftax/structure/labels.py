@@ -1,0 +1,144 @@
+"""Labels, and the tuples that hold labelled children.
+
+Children live in a NamedTuple whose class is made from the labels and cached, so that equal labels
+give equal tree structures. The class is found by its name, `Layers(stem,head)`, in this module:
+that is how pickle, deepcopy and cloudpickle find it too, in this process or in a fresh one.
+"""
+
+import functools
+import keyword
+import re
+from collections import namedtuple
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ..paths.errors import listed
+
+_CLASS_NAME = re.compile(r"Layers\(([^()]+)\)")
+
+
+@functools.cache
+def layers_class(labels: tuple[str, ...]) -> type:
+    """The NamedTuple class for these labels."""
+    cls: Any = namedtuple("Layers", labels)
+    cls.__module__ = __name__
+    cls.__name__ = cls.__qualname__ = f"Layers({','.join(labels)})"
+    return cls
+
+
+def __getattr__(name: str) -> type:
+    # An old pickle names the class before this process has made it.
+    if found := _CLASS_NAME.fullmatch(name):
+        labels = tuple(found[1].split(","))
+        if all(why_not_a_label(label) is None for label in labels):
+            return layers_class(labels)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def why_not_a_label(label: object) -> str | None:
+    """Why this is no label for any class; None if it is one."""
+    if not isinstance(label, str):
+        return f"it is a {type(label).__name__}, not a string"
+    if not label.isidentifier():
+        return "it is not a Python identifier"
+    if keyword.iskeyword(label):
+        return "it is a Python keyword"
+    if label.startswith("_"):
+        return "it starts with '_'"
+    return None
+
+
+# `op` and `inference` are words of every model: a Chain that took `op=` for a child would hide a
+# Parallel that was meant, and Equinox overwrites whatever is called `inference`.
+_WORDS = {
+    "op": "it is how Parallel and SkipConnection combine",
+    "inference": "Equinox sets every attribute of this name in eqx.nn.inference_mode",
+}
+
+
+def check_labels(cls: type, labels: Iterable[object]) -> None:
+    """Raise `ValueError`, saying which and why, if one of these cannot be a label in `cls`."""
+    seen = set()
+    for label in labels:
+        reason = why_not_a_label(label)
+        if reason is None and label in reserved(cls):
+            reason = f"{cls.__name__}.{label} is an attribute of the class"
+        reason = _WORDS.get(str(label), reason)
+        if label in seen:
+            reason = "it is used twice"
+        if reason is not None:
+            raise ValueError(f"{label!r} cannot be a label in {cls.__name__}: {reason}.")
+        seen.add(label)
+
+
+@functools.lru_cache(maxsize=1024)
+def reserved(cls: type) -> frozenset[str]:
+    """The attributes of the class, which no label may hide."""
+    names = {name for base in cls.__mro__ for name in vars(base) if not name.startswith("_")}
+    return frozenset(names | set(getattr(cls, "__dataclass_fields__", ())))
+
+
+def as_layers(cls: type, positional: Sequence[Any], labelled: Mapping[str, Any]) -> tuple:
+    """The tuple or NamedTuple of children that the arguments of a container spell.
+
+    Raises `TypeError` for a mixture of positions and labels or a child that is no callable, and
+    `ValueError` for a bad label.
+    """
+    if positional and labelled:
+        raise TypeError(
+            f"{cls.__name__} takes its layers by position or by label, not both: got "
+            f"{len(positional)} by position and {listed(labelled)} by label."
+        )
+    if len(positional) == 1:
+        (only,) = positional
+        if isinstance(only, Mapping):
+            labelled = only
+        elif isinstance(only, tuple) and (labels := getattr(only, "_fields", None)) is not None:
+            check_labels(cls, labels)
+            return _checked(cls, labels, only)
+        elif type(only) in (list, tuple):
+            positional = only
+    if labelled:
+        check_labels(cls, labelled)
+        labels = tuple(labelled)
+        return _checked(cls, labels, layers_class(labels)(*labelled.values()))
+    return _checked(cls, range(len(positional)), () if _is_empty(positional) else tuple(positional))
+
+
+def _is_empty(positional: Sequence[Any]) -> bool:
+    return len(positional) == 1 and isinstance(positional[0], Mapping)
+
+
+def arranged(cls: type, items: Sequence[tuple[Hashable, Any]]) -> tuple:
+    """The tuple of children for `(key, child)` pairs, where all keys are labels or none is."""
+    labels = [key for key, _ in items if isinstance(key, str)]
+    values = [child for _, child in items]
+    if not labels:
+        return tuple(values)
+    if len(labels) != len(items):
+        unlabelled = len(items) - len(labels)
+        raise ValueError(
+            f"{cls.__name__} holds its layers by position or by label, not both: "
+            f"{listed(labels)} would be labelled and {unlabelled} would not."
+        )
+    check_labels(cls, labels)
+    return layers_class(tuple(labels))(*values)
+
+
+def _checked(cls: type, keys: Iterable[Hashable], layers: tuple) -> tuple:
+    for key, layer in zip(keys, layers, strict=True):
+        if not callable(layer):
+            raise TypeError(
+                f"Layer {key!r} of {cls.__name__} must be callable, as every Equinox layer and "
+                f"function is; got {layer!r} of type {type(layer).__name__}."
+            )
+    return layers
+
+
+def layer_name(layer: Callable | Any) -> str:
+    """The type of a layer, or the name of a function: what messages and `repr` call it."""
+    if isinstance(layer, functools.partial):
+        return f"partial({layer_name(layer.func)})"
+    if isinstance(layer, type) or not hasattr(type(layer), "__dataclass_fields__"):
+        return getattr(layer, "__name__", type(layer).__name__)
+    return type(layer).__name__

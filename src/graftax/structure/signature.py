@@ -1,0 +1,81 @@
+"""What a layer takes besides its input, read from its signature."""
+
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_KEYWORD = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Signature(NamedTuple):
+    """The keywords a callable declares, its first argument left out."""
+
+    keywords: frozenset[str]
+    any_keyword: bool
+    """It has `**kwargs`, and so declares every keyword."""
+    required: frozenset[str]
+    """The keywords among these that have no default."""
+    inputs: int
+    """How many positional arguments it cannot do without."""
+
+    def takes(self, keyword: str) -> bool:
+        """Whether the callable can be given this keyword."""
+        return self.any_keyword or keyword in self.keywords
+
+
+_NOTHING_KNOWN = Signature(frozenset(), False, frozenset(), 1)
+
+
+def _read(function: Callable, skip_self: bool = False) -> Signature:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())[skip_self:]
+    except (ValueError, TypeError):
+        # Some builtins have no signature to read: one input, no keywords.
+        return _NOTHING_KNOWN
+    positional = [p for p in parameters if p.kind in _POSITIONAL]
+    keywords = [p for p in parameters if p.kind in _KEYWORD and p is not (positional or [None])[0]]
+    return Signature(
+        keywords=frozenset(p.name for p in keywords),
+        any_keyword=any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters),
+        required=frozenset(p.name for p in keywords if p.default is inspect.Parameter.empty),
+        inputs=sum(p.default is inspect.Parameter.empty for p in positional),
+    )
+
+
+# Reading a signature costs more than tracing a small layer, and functions and types outlive calls.
+_memo: weakref.WeakKeyDictionary[Any, Signature] = weakref.WeakKeyDictionary()
+
+
+def _read_once(function: Callable, skip_self: bool) -> Signature:
+    try:
+        found = _memo.get(function)
+        if found is None:
+            found = _memo[function] = _read(function, skip_self)
+        return found
+    except TypeError:
+        # No weak reference or no hash: read it every time.
+        return _read(function, skip_self)
+
+
+def signature_of(function: Callable) -> Signature:
+    """The signature of a layer or function, its first argument left out."""
+    cls = type(function)
+    if not isinstance(function, eqx.Module):
+        return _read_once(function, False)
+    # Equinox's own wrappers (`filter_jit`, `filter_vmap`, ...) have what they wrap here.
+    if hasattr(cls, "__wrapped__"):
+        return signature_of(function.__wrapped__)  # pyright: ignore[reportAttributeAccessIssue]
+    return _read_once(cls.__call__, True)
+
+
+def is_binary(op: Callable) -> bool:
+    """Whether `op` is a function of exactly two required arguments, which folds over many."""
+    # NumPy's and JAX's universal functions say so here and nowhere in their signature.
+    arity = getattr(op, "nin", None)
+    if isinstance(arity, int):
+        return arity == 2
+    return signature_of(op).inputs == 2

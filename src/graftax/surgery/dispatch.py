@@ -1,0 +1,246 @@
+"""`functools.singledispatch`, extended to labels and paths."""
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from ..paths.errors import did_you_mean, listed
+from ..paths.match import Matcher
+from ..paths.parse import Pattern, parse
+from ..paths.path import join
+from ..paths.steps import Glob, Key, Position
+from ..paths.tree import INNER, kind_of
+from ..structure.labels import layer_name
+from ..structure.signature import signature_of
+from .arguments import with_arguments
+from .graft import graft_edits
+
+
+class Rule(NamedTuple):
+    """One rule of a dispatch. `rank` orders rules by how specific they are; higher wins."""
+
+    fn: Callable
+    criterion: Any
+    rank: tuple[int, int, int]
+    matcher: Matcher | None
+
+    def __str__(self) -> str:
+        name = getattr(self.criterion, "__name__", None)
+        return name or (repr(self.criterion) if self.criterion is not None else "default")
+
+
+_PATH, _PATTERN, _LABEL, _TYPE = 4, 3, 2, 1
+
+States = dict[int, int]
+"""From the number of a rule to where its pattern stands."""
+
+
+def _is_literal(step: Any) -> bool:
+    exact = isinstance(step, Position) and isinstance(step.place, int)
+    return exact or isinstance(step, Key) or (isinstance(step, Glob) and step.literal)
+
+
+def _pattern_rank(pattern: Pattern) -> tuple[int, int]:
+    literal = sum(_is_literal(step) for step in pattern.steps)
+    if literal == len(pattern.steps):
+        return _PATH, literal
+    if not pattern.pinned and literal == len(pattern.steps) - 1:
+        return _LABEL, 0
+    return _PATTERN, literal
+
+
+class Dispatch:
+    """A function of a layer, chosen by the path, label or type of the layer. See `graftax.dispatch`."""
+
+    def __init__(self, default: Callable):
+        self.__doc__ = default.__doc__
+        self.__name__ = layer_name(default)
+        self.__wrapped__ = default
+        self._default = Rule(default, None, (0, 0, 0), None)
+        self._rules: tuple[Rule, ...] = ()
+
+    def register(self, criterion: Any, fn: Callable | None = None) -> Any:
+        """Add a rule: for a pattern, a compiled regular expression, a type, or a tuple of types.
+
+        Used as a decorator, or as `register(criterion, fn)`. As in `functools.singledispatch`, a
+        function whose first parameter is annotated with a type can be registered without a criterion.
+
+        Raises `TypeError` for anything else, `PatternError` for a malformed pattern.
+        """
+        if fn is None and inspect.isfunction(criterion):
+            return self.register(_annotated_type(criterion), criterion)
+        if fn is None:
+            self._read(criterion, self._default.fn)
+            return lambda function: self.register(criterion, function)
+        if not callable(fn):
+            raise TypeError(f"A rule is a function of the layer; got {fn!r}.")
+        self._rules = (*self._rules, *self._read(criterion, fn))
+        return fn
+
+    def _read(self, criterion: Any, fn: Callable) -> list[Rule]:
+        order = len(self._rules)
+        if isinstance(criterion, str):
+            pattern = parse(criterion)
+            return [Rule(fn, criterion, (*_pattern_rank(pattern), order), Matcher(pattern))]
+        if isinstance(criterion, re.Pattern):
+            return [Rule(fn, criterion, (_PATTERN, 0, order), None)]
+        if isinstance(criterion, types.UnionType):
+            criterion = criterion.__args__
+        several = criterion if isinstance(criterion, tuple) and criterion else (criterion,)
+        if all(isinstance(each, type) for each in several):
+            return [Rule(fn, each, (_TYPE, 0, order), None) for each in several]
+        raise TypeError(
+            "A rule is registered for a pattern, a compiled regular expression, a type or a tuple of "
+            f"types; not for {criterion!r}."
+        )
+
+    def __call__(self, model: Any, /, *, key: Any = None, **extra: Any) -> Any:
+        """The model with every layer given to its rule, deepest first.
+
+        **Arguments:**
+
+        - `model`: any pytree.
+        - `key`: a random key; a rule that declares `key` gets its own, folded with the path.
+        - `extra`: passed to each rule that declares it.
+
+        **Returns:**
+
+        What the rules make of it; containers are rebuilt around the results.
+
+        **Raises:**
+
+        - `TypeError`: a keyword that no rule declares, or a rule that needs a key and gets none.
+        """
+        self._check_keywords(key, extra)
+        edits = {
+            address: with_arguments(rule.fn, path, key, extra)
+            for address, path, rule in self._plan(model)
+        }
+        return graft_edits(model, edits)
+
+    def explain(self, model: Any) -> None:
+        """Print which rule takes which path."""
+        lines = [(path or "(root)", str(rule)) for _, path, rule in self._plan(model)]
+        width = max((len(path) for path, _ in lines), default=0)
+        for path, rule in lines:
+            print(f"{path:<{width}}  {rule}")
+
+    def _check_keywords(self, key: Any, extra: dict[str, Any]) -> None:
+        signatures = [(rule, signature_of(rule.fn)) for rule in (*self._rules, self._default)]
+        declared = set().union(*(signature.keywords for _, signature in signatures))
+        for name in (*extra, *(("key",) if key is not None else ())):
+            if name not in declared:
+                raise TypeError(
+                    f"No rule of {self.__name__} takes {name!r}. Declared are: "
+                    f"{listed(sorted(declared))}.{did_you_mean(name, declared)}"
+                )
+        for rule, signature in signatures:
+            given = {*extra, "path"} | ({"key"} if key is not None else set())
+            if missing := sorted(signature.required - given):
+                raise TypeError(f"The rule {rule} of {self.__name__} needs {missing[0]}=....")
+
+    def _plan(self, model: Any) -> Iterator[tuple[tuple[int, ...], str, Rule]]:
+        """(address, path, rule) of every layer, parents first."""
+        states = {i: rule.matcher.start for i, rule in enumerate(self._rules) if rule.matcher}
+        yield from self._plan_node(model, (), "", states, True)
+
+    def _plan_node(
+        self, node: Any, address: tuple[int, ...], path: str, states: States, outermost: bool
+    ) -> Iterator[tuple[tuple[int, ...], str, Rule]]:
+        rule = self._rule_for(node, path, states, outermost)
+        if rule is not None:
+            yield address, path, rule
+        if (kind := kind_of(type(node))) is None:
+            return
+        level = kind.level(node)
+        below: list[States] = [{} for _ in level.keys]
+        for number, state in states.items():
+            if (matcher := self._rules[number].matcher) is not None:
+                for i, after in matcher.next_states(state, level):
+                    below[i][number] = after
+        for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
+            if child is not None:
+                inner = key is INNER
+                child_path = path if inner else join(path, key)
+                yield from self._plan_node(child, (*address, i), child_path, below[i], not inner)
+
+    def _rule_for(self, node: Any, path: str, states: States, outermost: bool) -> Rule | None:
+        mro = type(node).__mro__
+        best, best_rank = None, (0, 0, 0)
+        for number, rule in enumerate(self._rules):
+            rank = rule.rank
+            if isinstance(rule.criterion, type):
+                if not isinstance(node, rule.criterion):
+                    continue
+                # The nearest in the MRO wins; a virtual base class is farther than any real one.
+                distance = mro.index(rule.criterion) if rule.criterion in mro else len(mro)
+                rank = (_TYPE, -distance, rank[2])
+            elif not outermost or not _holds(rule, path, states.get(number, 0)):
+                continue
+            if best is None or rank > best_rank:
+                best, best_rank = rule, rank
+        # Arrays and the like are no layers: only a rule of their own takes them.
+        return self._default if best is None and outermost and callable(node) else best
+
+
+def _holds(rule: Rule, path: str, state: int) -> bool:
+    if rule.matcher is None:
+        return rule.criterion.fullmatch(path) is not None
+    return rule.matcher.accepts(state)
+
+
+def _annotated_type(fn: Callable) -> Any:
+    hints = typing.get_type_hints(fn)
+    parameters = list(inspect.signature(fn).parameters)
+    if not parameters or parameters[0] not in hints:
+        raise TypeError(
+            f"{layer_name(fn)} is registered without a criterion: annotate its first parameter with a "
+            "type, or name a pattern or type in register(...)."
+        )
+    return hints[parameters[0]]
+
+
+def dispatch(default: Callable) -> Dispatch:
+    """A function over all layers of a model, chosen for each by its path, label or type.
+
+    The decorated function is the default, for layers that no rule matches. Most specific first: full
+    path, pattern (more literal components first), label, type (nearest in the MRO), default. Of
+    equals, the rule registered last. Rules run deepest first; containers are rebuilt around the
+    results. Labels and paths mean the outermost layer at a path; types reach what wrappers hold.
+
+    **Arguments:**
+
+    - `default`: a function of the layer. Like every rule, it is given `path=`, `key=` and the extra
+        keywords of the call if it declares them.
+
+    **Returns:**
+
+    A `Dispatch`: call it on a model, `register` rules, or `explain(model)`.
+
+    **Raises:**
+
+    - `TypeError`: `default` is not callable.
+
+    Source: `functools.singledispatch`, Julia's multiple dispatch.
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx, jax, jax.numpy as jnp
+    >>> @gx.dispatch
+    ... def swap(layer):
+    ...     return layer
+    >>> @swap.register("bottleneck")
+    ... def _(layer, path):
+    ...     return gx.Chain(inner=layer, act=jax.nn.silu)
+    >>> swap(gx.Chain(stem=abs, bottleneck=abs))
+    Chain(stem=abs, bottleneck=Chain(inner=abs, act=silu))
+
+    ```
+    """
+    if not callable(default):
+        raise TypeError(f"The default of a dispatch is a function of the layer; got {default!r}.")
+    return Dispatch(default)

@@ -1,0 +1,108 @@
+"""Many edits in one pass: only the spine above what changes is rebuilt."""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+from ..paths.path import render
+from ..paths.search import Match
+from ..paths.tree import INNER, kind_of, level_of
+from ..structure.base import StructuralLayer
+
+Edit = Callable[[Any], Any]
+Items = list[tuple[Hashable, Any]]
+Change = Callable[[Hashable, Any], Items]
+
+
+class _Branch:
+    """The edits at and below one node."""
+
+    __slots__ = ("below", "edit")
+
+    def __init__(self) -> None:
+        self.edit: Edit | None = None
+        self.below: dict[int, _Branch] = {}
+
+
+def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
+    """The model with the node at each address given to its edit, deepest first.
+
+    O(depth x edits): what no address leads to is not visited, and shared with the old model.
+    """
+    root = _Branch()
+    for address, edit in edits.items():
+        branch = root
+        for i in address:
+            branch = branch.below.setdefault(i, _Branch())
+        branch.edit = edit
+    return _apply(model, root)
+
+
+def _apply(node: Any, branch: _Branch) -> Any:
+    if branch.below:
+        kind = kind_of(type(node))
+        assert kind is not None, "an address leads through a leaf"
+        old = kind.level(node).children
+        new = {i: _apply(old[i], below) for i, below in branch.below.items()}
+        changed = {i: child for i, child in new.items() if child is not old[i]}
+        node = kind.replace(node, changed) if changed else node
+    return node if branch.edit is None else branch.edit(node)
+
+
+def at(model: Any, address: tuple[int, ...]) -> Any:
+    """The node at an address."""
+    for i in address:
+        model = level_of(model).children[i]
+    return model
+
+
+def rearranged(model: Any, matches: tuple[Match, ...], change: Change, doing: str) -> Any:
+    """The model with each match changed to zero or more `(label, layer)` items of its parent.
+
+    Raises `ValueError` if a match is the root or stands where there is no order to change.
+    """
+    by_parent: dict[tuple[int, ...], dict[int, Change]] = {}
+    paths: dict[tuple[int, ...], str] = {}
+    for match in matches:
+        address, keys = _outside_wrappers(match)
+        if not address:
+            raise ValueError(f"The root cannot be {doing}: it stands in no container.")
+        by_parent.setdefault(address[:-1], {})[address[-1]] = change
+        paths[address[:-1]] = render(keys[:-1])
+    edits = {
+        parent: (lambda node, c=changes, p=paths[parent]: _rearrange(node, c, p, doing))
+        for parent, changes in by_parent.items()
+    }
+    return edited(model, edits)
+
+
+def _outside_wrappers(match: Match) -> tuple[tuple[int, ...], tuple[Hashable, ...]]:
+    address, keys = match.address, match.keys
+    while keys and keys[-1] is INNER:
+        address, keys = address[:-1], keys[:-1]
+    return address, keys
+
+
+def _rearrange(node: Any, changes: Mapping[int, Change], path: str, doing: str) -> Any:
+    kind = kind_of(type(node))
+    level = level_of(node)
+    where = f"{type(node).__name__} at {path!r}" if path else f"the root, a {type(node).__name__},"
+    if kind is None or kind.rearrange is None:
+        field = level.keys[next(iter(changes))]
+        raise ValueError(
+            f"{field!r} of {where} cannot be {doing}: it is a field, and fields of a class are "
+            "fixed. `.set` and `.update` change what is in it."
+        )
+    items: Items = []
+    for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
+        if i not in changes:
+            items.append((key, child))
+            continue
+        new = changes[i](key, child)
+        is_field = isinstance(node, StructuralLayer) and i >= level.positions
+        if is_field and new:
+            raise ValueError(f"{key!r} of {where} cannot be {doing}: it is no layer in an order.")
+        items.extend(new)
+    try:
+        return kind.rearrange(node, items)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"In {where.rstrip(',')}: {error}") from None
