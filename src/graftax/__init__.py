@@ -38,10 +38,26 @@ from .surgery import (
     update as update,
 )
 
+# Files
+from .files import FormatError as FormatError  # isort: split
+from .files import Layout as Layout
+from .files import Report as Report
+from .files import UnsavableError as UnsavableError
+from .files import WeightsError as WeightsError
+from .files import export_weights as export_weights
+from .files import load as load
+from .files import load_weights as load_weights
+from .files import save as save
+
+# Pretrained models
+from . import zoo as zoo  # isort: split
+
 __all__ = [
     "Cast",
     "Chain",
     "Dispatch",
+    "FormatError",
+    "Layout",
     "LoRA",
     "MatchError",
     "NoMatchError",
@@ -50,22 +66,30 @@ __all__ = [
     "PatternError",
     "Remat",
     "Repeat",
+    "Report",
     "Selection",
     "SkipConnection",
     "StructuralLayer",
+    "UnsavableError",
     "Vmap",
+    "WeightsError",
     "Wrapper",
     "activations",
     "branch",
     "children",
     "desugar",
     "dispatch",
+    "export_weights",
     "extend_state",
     "label_fn",
+    "load",
+    "load_weights",
     "rebuild",
     "replace_where",
+    "save",
     "select",
     "tie",
     "update",
     "walk",
+    "zoo",
 ]

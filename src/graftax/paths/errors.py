@@ -12,10 +12,21 @@ class PatternError(ValueError):
 
     def __init__(self, reason: str, pattern: str, position: int):
         self.reason, self.pattern, self.position = reason, pattern, position
-        super().__init__(f"{reason}\n    {pattern}\n    {' ' * position}^")
+        # A tab or a line break would move the caret away from its character.
+        shown = "".join(
+            char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in pattern
+        )
+        super().__init__(f"{reason}\n    {shown}\n    {' ' * position}^")
 
     def __reduce__(self):
         return (type(self), (self.reason, self.pattern, self.position))
+
+
+class LabelError(KeyError):
+    """A `KeyError` whose message is printed as it is, not quoted."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
 
 
 def nearest(word: str, words: Iterable[str]) -> list[str]:

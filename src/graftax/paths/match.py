@@ -4,11 +4,11 @@ The steps of a pattern are the states of a small automaton, held as the bits of 
 that no state reaches is never entered, so a full path costs its depth, not the size of the model.
 """
 
-from collections.abc import Iterator
-
 from .parse import Pattern
-from .steps import Deep, Glob, OneStep, Position
+from .steps import Deep, OneStep
 from .tree import INNER, Level
+
+Reached = list[tuple[int, int]]
 
 
 class Matcher:
@@ -18,30 +18,34 @@ class Matcher:
         self.pattern = pattern
         self._steps = pattern.steps
         self._final = 1 << len(pattern.steps)
-        self._by_text = not any(
-            isinstance(step, Position) or (isinstance(step, Glob) and step.positional)
-            for step in self._steps
-        )
-        self._memo: dict[tuple[int, object], int] = {}
+        self._memo: dict[tuple, Reached] = {}
         self.start = self._closed(1)
 
     def accepts(self, state: int) -> bool:
         """Whether the node reached in this state is a match."""
         return bool(state & self._final)
 
-    def next_states(self, state: int, level: Level) -> Iterator[tuple[int, int]]:
+    def next_states(self, state: int, level: Level) -> Reached:
         """(number of the child, its state), for the children that can lead to a match."""
-        if level.keys and level.keys[0] is INNER:
-            yield 0, state
+        # The nodes of a model have few sets of keys between them: fields, labels, positions. The keys
+        # of a dict come as a list; those may be equal and yet differ, as 1 and True do.
+        if isinstance(level.keys, list):
+            return self._reached(state, level)
+        memo = (state, level.keys, level.positions)
+        found = self._memo.get(memo)
+        if found is None:
+            found = self._memo[memo] = self._reached(state, level)
+        return found
+
+    def _reached(self, state: int, level: Level) -> Reached:
+        keys = level.keys
+        inner = [(0, state)] if keys and keys[0] is INNER else []
         single = self._single_step(state)
         if single is not None:
-            for i in single.candidates(level):
-                if level.keys[i] is not INNER:
-                    yield i, self._closed(state << 1)
-            return
-        for i, key in enumerate(level.keys):
-            if key is not INNER and (after := self._advance(state, level, i)):
-                yield i, after
+            after = self._closed(state << 1)
+            return inner + [(i, after) for i in single.candidates(level) if keys[i] is not INNER]
+        states = [(i, self._step(state, level, i)) for i, k in enumerate(keys) if k is not INNER]
+        return inner + [(i, after) for i, after in states if after]
 
     def _single_step(self, state: int) -> OneStep | None:
         if state & (state - 1) or not 0 < state < self._final:
@@ -55,16 +59,6 @@ class Matcher:
             if isinstance(step, Deep) and state & (1 << i):
                 state |= 1 << (i + 1)
         return state
-
-    def _advance(self, state: int, level: Level, i: int) -> int:
-        # Where only labels matter, the answer depends on the label alone, and labels repeat.
-        if i < level.positions and not self._by_text:
-            return self._step(state, level, i)
-        memo = (state, level.keys[i])
-        after = self._memo.get(memo)
-        if after is None:
-            after = self._memo[memo] = self._step(state, level, i)
-        return after
 
     def _step(self, state: int, level: Level, i: int) -> int:
         after = 0

@@ -4,6 +4,8 @@ pattern   := "" | ["."] component { "." component | index }
 component := "**" | glob | index
 glob      := { letter | digit | "_" | "-" | "*" | "?" | "{" glob { "," glob } "}" }
 index     := "[" ( integer | slice | literal ) "]"
+
+A component of digits is an index: `encoder.3` is `encoder[3]`.
 """
 
 import ast
@@ -16,7 +18,7 @@ from .steps import DEEP, Glob, Key, Position, Step
 
 
 class Pattern(NamedTuple):
-    """A pattern, read. `steps` are matched from the root; `kind` is its rank in dispatch."""
+    """A pattern, read. Its `steps` are matched from the root."""
 
     text: str
     steps: tuple[Step, ...]
@@ -25,8 +27,11 @@ class Pattern(NamedTuple):
 
 
 _REGEX_SIGNS = set("()^$|+\\")
-_INTEGER = re.compile(r"[+-]?\d+")
-_SLICE = re.compile(r"\s*([+-]?\d+)?\s*:\s*([+-]?\d+)?\s*(?::\s*([+-]?\d+)?\s*)?")
+_NUMBER = "(?:0|[1-9][0-9]{0,17})"  # int() refuses thousands of digits
+_POSITION = re.compile(_NUMBER)
+_NEGATIVE = re.compile("-[0-9]+")
+_BOUND = rf"\s*([+-]?{_NUMBER})?\s*"
+_SLICE = re.compile(rf"{_BOUND}:{_BOUND}(?::{_BOUND})?")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -66,6 +71,8 @@ class _Parser:
             elif self.peek() == ".":
                 self.at += 1
                 steps.append(self.component())
+            elif self.peek() in "{*?" or _in_label(self.peek()):
+                raise self.error(f"A dot is missing before {self.peek()!r}")
             else:
                 raise self.error(self.unexpected())
         return steps
@@ -74,7 +81,7 @@ class _Parser:
         if self.peek() == "[":
             return self.index()
         start = self.at
-        self.glob(depth=0)
+        self.glob()
         part = self.text[start : self.at]
         if not part:
             raise self.error(
@@ -86,32 +93,34 @@ class _Parser:
             raise self.error(
                 "'**' is a component of its own, between dots", start + part.index("**")
             )
-        if _INTEGER.fullmatch(part) and not part.isdecimal():
+        if _NEGATIVE.fullmatch(part):
             raise self.error(f"A negative position stands in brackets: [{part}]", start)
-        return Glob.parse(part)
+        return Position(int(part)) if _POSITION.fullmatch(part) else Glob.parse(part)
 
-    def glob(self, depth: int) -> None:
+    def glob(self) -> None:
         while char := self.peek():
             if char == "{":
-                self.braces(depth)
-            elif char.isalnum() or char in "_-*?":
+                self.braces()
+            elif char in "*?" or _in_label(char):
                 self.at += 1
             else:
                 return
 
-    def braces(self, depth: int) -> None:
+    def braces(self) -> None:
         start = self.at
         self.at += 1
         while True:
             before = self.at
-            self.glob(depth + 1)
+            self.glob()
             char = self.peek()
             if char == "":
                 raise self.error("This '{' is never closed", start)
-            if char not in ",}":
+            if char in ".[":
                 raise self.error(
                     f"{char!r} cannot stand in braces: they hold parts of one component"
                 )
+            if char not in ",}":
+                raise self.error(self.unexpected())
             if char == "}" and before == self.at and self.text[before - 1] == "{":
                 raise self.error("These braces hold no alternative", start)
             self.at += 1
@@ -126,24 +135,24 @@ class _Parser:
             raise self.error(
                 "These brackets are empty: a position, a slice or a key is missing", start
             )
-        if _INTEGER.fullmatch(body.strip()):
-            return Position(int(body))
         if found := _SLICE.fullmatch(body):
             bounds = [None if group is None else int(group) for group in found.groups()]
             if bounds[2] == 0:
                 raise self.error("The step of a slice cannot be 0", start + 1 + found.start(3))
             return Position(slice(*bounds))
         try:
-            return Key(ast.literal_eval(body))
-        except (ValueError, SyntaxError) as error:
+            key = ast.literal_eval(body)
+            hash(key)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
             raise self.error(
                 f"[{body}] is no position, slice or key. A label stands after a dot, "
                 "or in quotes between brackets",
                 start + 1,
             ) from error
+        return Position(key) if type(key) is int else Key(key)
 
     def bracket_body(self, start: int) -> tuple[str, int]:
-        quote = ""
+        quote, quoted = "", 0
         at = start
         while at < len(self.text):
             char = self.text[at]
@@ -152,10 +161,12 @@ class _Parser:
             elif char == quote:
                 quote = ""
             elif not quote and char in "'\"":
-                quote = char
+                quote, quoted = char, at
             elif not quote and char == "]":
                 return self.text[start:at], at
             at += 1
+        if quote:
+            raise self.error("This quote is never closed", quoted)
         raise self.error("This '[' is never closed", start - 1)
 
     def unexpected(self) -> str:
@@ -165,6 +176,15 @@ class _Parser:
                 f"{char!r} has no meaning in a pattern. A regular expression is given as "
                 "re.compile(...)"
             )
-        if char in ",}]":
+        if char in "}]":
             return f"This {char!r} was never opened"
+        if char == ",":
+            return "Alternatives stand in braces, {a,b}; several patterns are given as a list"
+        if char == "/":
+            return "Components are separated by dots"
         return f"{char!r} cannot stand in a label. Other keys are written in brackets: ['my key']"
+
+
+def _in_label(char: str) -> bool:
+    # Identifiers hold more than letters: the vowel signs of many scripts, for one.
+    return char.isalnum() or char == "-" or f"a{char}".isidentifier()

@@ -1,18 +1,31 @@
 """Paths as text, and the walk that yields them."""
 
+import numbers
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from .tree import INNER, kind_of
 
 
+def spelled(key: Hashable) -> str:
+    """The text of a key, which a glob is held against. What no glob can spell stands in brackets."""
+    if isinstance(key, str):
+        return str.__str__(key)  # of a member of a str enumeration, the str
+    return str(int(key)) if _is_integer(key) else f"[{key!r}]"
+
+
 def join(path: str, key: Hashable) -> str:
     """The path of the child `key` of the node at `path`."""
-    if isinstance(key, str) and (key.isidentifier()):
-        return f"{path}.{key}" if path else key
-    if isinstance(key, int) and not isinstance(key, bool):
-        return f"{path}.{key}" if path else str(key)
-    return f"{path}[{key!r}]"
+    text = spelled(key)
+    if text.isidentifier() or (text.isdecimal() and not isinstance(key, str)):
+        return f"{path}.{text}" if path else text
+    if isinstance(key, str):
+        return f"{path}[{text!r}]"
+    return f"{path}[{text}]" if _is_integer(key) else path + text
+
+
+def _is_integer(key: Any) -> TypeGuard[numbers.Integral]:
+    return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 
 
 def render(keys: Iterable[Hashable]) -> str:

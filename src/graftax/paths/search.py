@@ -4,11 +4,15 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 from .match import Matcher
-from .parse import Pattern
+from .parse import Pattern, parse
 from .path import render
 from .tree import INNER, kind_of
 
 Test = Callable[[Any], bool]
+
+_EVERYTHING = parse("**")
+_Trail = Any
+"""The way to a node, last step first: `(trail, number, key)`; None for the root."""
 
 
 class Match(NamedTuple):
@@ -28,54 +32,40 @@ def search(model: Any, pattern: Pattern | None, tests: Sequence[Test] = ()) -> l
     """The nodes at the paths of `pattern` (all paths, if None) that pass all `tests`.
 
     At most one node a path: the outermost that passes, so that without tests a wrapper stands for
-    what it holds. O(nodes that the pattern can reach).
+    what it holds. O(nodes that the pattern can reach), whatever the depth.
     """
+    matcher = Matcher(_EVERYTHING if pattern is None else pattern)
     found: list[Match] = []
-    if pattern is None:
-        _search_all(model, (), (), False, tests, found)
-    else:
-        matcher = Matcher(pattern)
-        _search_pattern(model, (), (), False, matcher, matcher.start, tests, found)
+    # (trail, node, state, whether a wrapper around the node was taken)
+    pending: list[tuple[_Trail, Any, int, bool]] = [(None, model, matcher.start, False)]
+    while pending:
+        trail, node, state, taken = pending.pop()
+        if not taken and matcher.accepts(state) and _passes(node, tests):
+            found.append(Match(*_unrolled(trail), node))
+            taken = True
+        kind = kind_of(type(node))
+        if kind is None:
+            continue
+        level = kind.level(node)
+        keys, children = level.keys, level.children
+        for i, after in reversed(matcher.next_states(state, level)):
+            if (child := children[i]) is not None:
+                key = keys[i]
+                pending.append(((trail, i, key), child, after, taken and key is INNER))
     return found
 
 
-def _search_all(
-    node: Any, address: tuple, keys: tuple, taken: bool, tests: Sequence[Test], found: list[Match]
-) -> None:
-    if not taken and all(test(node) for test in tests):
-        found.append(Match(address, keys, node))
-        taken = True
-    kind = kind_of(type(node))
-    if kind is None:
-        return
-    level = kind.level(node)
-    for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
-        if child is not None:
-            same_path = taken and key is INNER
-            _search_all(child, (*address, i), (*keys, key), same_path, tests, found)
+def _passes(node: Any, tests: Sequence[Test]) -> bool:
+    for test in tests:  # noqa: SIM110 - a generator in all() costs more than most tests
+        if not test(node):
+            return False
+    return True
 
 
-def _search_pattern(
-    node: Any,
-    address: tuple,
-    keys: tuple,
-    taken: bool,
-    matcher: Matcher,
-    state: int,
-    tests: Sequence[Test],
-    found: list[Match],
-) -> None:
-    if matcher.accepts(state) and not taken and all(test(node) for test in tests):
-        found.append(Match(address, keys, node))
-        taken = True
-    kind = kind_of(type(node))
-    if kind is None:
-        return
-    level = kind.level(node)
-    for i, after in matcher.next_states(state, level):
-        child, key = level.children[i], level.keys[i]
-        if child is not None:
-            same_path = taken and key is INNER
-            _search_pattern(
-                child, (*address, i), (*keys, key), same_path, matcher, after, tests, found
-            )
+def _unrolled(trail: _Trail) -> tuple[tuple[int, ...], tuple[Hashable, ...]]:
+    address, keys = [], []
+    while trail is not None:
+        trail, i, key = trail
+        address.append(i)
+        keys.append(key)
+    return tuple(reversed(address)), tuple(reversed(keys))

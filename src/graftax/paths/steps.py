@@ -5,6 +5,7 @@ import re
 from collections.abc import Hashable
 from typing import NamedTuple
 
+from .path import spelled
 from .tree import Level
 
 
@@ -18,57 +19,53 @@ class Deep:
 DEEP = Deep()
 
 _SIGNS = {"*": ".*", "?": ".", "{": "(?:", ",": "|", "}": ")"}
+_WITHOUT_WILDCARDS = _SIGNS | {"*": "(?!)", "?": "(?!)"}
 
 
-def _text(key: Hashable) -> str:
-    return key if isinstance(key, str) else repr(key)
+def _expression(text: str, signs: dict[str, str]) -> re.Pattern[str]:
+    return re.compile("".join(signs.get(char) or re.escape(char) for char in text), re.DOTALL)
 
 
 class Glob(NamedTuple):
-    """A label, with or without `*`, `?` and `{a,b}`. Without wildcards, digits are a position."""
+    """A label, with or without `*`, `?` and `{a,b}`. Wildcards stand for the text of a key."""
 
     text: str
     expression: re.Pattern[str]
     literal: bool
-    positional: bool
-    """Whether it may also name a position: only what spells out a number does."""
+    """Whether it spells out one label."""
+    places: re.Pattern[str] | None
+    """Which positions it also means, if any: the digits in braces, as in `{0,2}`."""
 
     @classmethod
     def parse(cls, text: str) -> "Glob":
-        expression = "".join(_SIGNS.get(char) or re.escape(char) for char in text)
-        wild = any(char in "*?" for char in text)
-        literal = not wild and "{" not in text
-        positional = not wild and any(char.isdecimal() for char in text)
-        return cls(text, re.compile(expression, re.DOTALL), literal, positional)
+        literal = not any(char in "*?{" for char in text)
+        has_places = "{" in text and any(char.isdecimal() for char in text)
+        places = _expression(text, _WITHOUT_WILDCARDS) if has_places else None
+        return cls(text, _expression(text, _SIGNS), literal, places)
 
     def matches(self, level: Level, i: int) -> bool:
-        key = level.keys[i]
-        if self.expression.fullmatch(_text(key)):
+        if self.expression.fullmatch(spelled(level.keys[i])):
             return True
         return (
-            self.positional
+            self.places is not None
             and i < level.positions
-            and self.expression.fullmatch(str(i)) is not None
+            and self.places.fullmatch(str(i)) is not None
         )
 
     def candidates(self, level: Level) -> list[int]:
         """The children it matches, looked up rather than searched for where it is a plain label."""
-        if not self.literal:
-            return _scan(self, level)
-        if self.text.isdecimal():
-            return Position(int(self.text)).candidates(level) or _scan(self, level)
-        return _lookup(self.text, level)
+        return _lookup(self.text, level) if self.literal else _scan(self, level)
 
 
 class Position(NamedTuple):
-    """`[2]`, `[-1]`, `[::2]`: places in a sequence, or an integer key of a dict."""
+    """`[2]`, `[-1]`, `[::2]`: places in a sequence. A number is also a key of a dict."""
 
     place: int | slice
 
     def matches(self, level: Level, i: int) -> bool:
         if i < level.positions:
             return i in _positions(self.place, level.positions)
-        return _is_integer(level.keys[i]) and level.keys[i] == self.place
+        return isinstance(self.place, int) and spelled(level.keys[i]) == str(self.place)
 
     def candidates(self, level: Level) -> list[int]:
         if level.positions == 0:
@@ -83,7 +80,7 @@ class Key(NamedTuple):
 
     def matches(self, level: Level, i: int) -> bool:
         key = level.keys[i]
-        return type(key) is type(self.key) and key == self.key
+        return isinstance(key, type(self.key)) and key == self.key
 
     def candidates(self, level: Level) -> list[int]:
         return _scan(self, level)
@@ -91,10 +88,6 @@ class Key(NamedTuple):
 
 OneStep = Glob | Position | Key
 Step = Deep | OneStep
-
-
-def _is_integer(key: object) -> bool:
-    return isinstance(key, int) and not isinstance(key, bool)
 
 
 def _positions(index: int | slice, count: int) -> range:
@@ -106,10 +99,11 @@ def _positions(index: int | slice, count: int) -> range:
 
 @functools.lru_cache(maxsize=1024)
 def _slice_positions(start: int | None, stop: int | None, step: int | None, count: int) -> range:
-    return range(count)[slice(start, stop, step)]
+    found = range(count)[slice(start, stop, step)]
+    return found if found.step > 0 else found[::-1]
 
 
-def _scan(step: "OneStep", level: Level) -> list[int]:
+def _scan(step: OneStep, level: Level) -> list[int]:
     return [i for i in range(len(level.keys)) if step.matches(level, i)]
 
 

@@ -8,13 +8,13 @@ import copy
 import dataclasses
 import functools
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.tree_util as jtu
 
-from .errors import did_you_mean
+from .errors import LabelError, did_you_mean
 
 
 class _Inner:
@@ -46,30 +46,30 @@ class Kind(NamedTuple):
     rearrange: Callable[[Any, list[tuple[Hashable, Any]]], Any] | None
 
 
-def shallow_copy(module: Any, **fields: Any) -> Any:
+def values_of(module: Any) -> dict[str, Any]:
+    """The `__dict__` of an Equinox module, not by way of Equinox's `__getattribute__`: it is slow."""
+    return object.__getattribute__(module, "__dict__")
+
+
+def shallow_copy(module: Any, /, **fields: Any) -> Any:
     """The module with other fields, made without `__init__`, as JAX makes it when unflattening."""
     new = object.__new__(type(module))
-    new.__dict__.update(module.__dict__)
-    new.__dict__.update(fields)
+    values_of(new).update(values_of(module), **fields)
     return new
 
 
 @functools.lru_cache(maxsize=4096)
-def _dynamic_fields(cls: Any) -> tuple[str, ...]:
-    return tuple(f.name for f in dataclasses.fields(cls) if not f.metadata.get("static", False))
-
-
-def dynamic_fields(cls: Any) -> tuple[str, ...]:
-    """The names of the fields of an Equinox module that are pytree children."""
-    return _dynamic_fields(cls)
+def dynamic_fields(cls: Any, beside: str | None = None) -> tuple[str, ...]:
+    """The names of the fields of an Equinox module that are pytree children, but for `beside`."""
+    fields = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static", False)]
+    return tuple(name for name in fields if name != beside)
 
 
 def _module_kind(cls: type) -> Kind:
     names = dynamic_fields(cls)
 
     def level(node: Any) -> Level:
-        get = node.__dict__.get
-        return Level(names, [get(name) for name in names], 0)
+        return Level(names, list(map(values_of(node).get, names)), 0)
 
     def replace(node: Any, new: Mapping[int, Any]) -> Any:
         return shallow_copy(node, **{names[i]: child for i, child in new.items()})
@@ -77,12 +77,10 @@ def _module_kind(cls: type) -> Kind:
     return Kind(level, replace, None)
 
 
-def _own_kind(cls: type) -> Kind:
-    return Kind(
-        lambda node: node._gx_level(),
-        lambda node, new: node._gx_replace(new),
-        getattr(cls, "_gx_rearrange", None) and (lambda node, items: node._gx_rearrange(items)),
-    )
+def _own_kind(cls: Any) -> Kind:
+    # The functions of the class: a bound method of a module is a module to Equinox, and making one
+    # flattens all that the node holds.
+    return Kind(cls._gx_level, cls._gx_replace, getattr(cls, "_gx_rearrange", None))
 
 
 def _with_items(items: Sequence[Any], new: Mapping[int, Any]) -> list[Any]:
@@ -161,7 +159,10 @@ def _key_of(entry: Any) -> Hashable:
 
 def _registered_level(node: Any) -> Level:
     pairs, _ = jtu.tree_flatten_with_path(node, is_leaf=_is_child_of(node))
-    return Level([_key_of(path[0]) for path, _ in pairs], [child for _, child in pairs], 0)
+    entries = [path[0] for path, _ in pairs]
+    is_sequence = all(isinstance(entry, jtu.SequenceKey) for entry in entries)
+    children = [child for _, child in pairs]
+    return Level([_key_of(entry) for entry in entries], children, len(pairs) * is_sequence)
 
 
 def _registered_replace(node: Any, new: Mapping[int, Any]) -> Any:
@@ -197,23 +198,24 @@ def level_of(node: Any) -> Level:
     return Level((), (), 0) if kind is None else kind.level(node)
 
 
-def _flat_items(node: Any) -> list[tuple[Any, int, Hashable, Any]]:
-    """(holder, number in the holder, key, child), with what a wrapper holds in the wrapper's place."""
-    level = level_of(node)
-    items = []
-    for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
-        if key is INNER:
-            items.extend(_flat_items(child))
-        elif child is not None:
-            items.append((node, i, key, child))
-    return items
+def types_in(tree: Any) -> set[type]:
+    """The types of all nodes."""
+    found = set()
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        cls = type(node)
+        found.add(cls)
+        if (kind := kind_of(cls)) is not None:
+            pending.extend(kind.level(node).children)
+    return found
 
 
 def children(node: Any) -> dict[Any, Any]:
     """The children of one node, by label or int position: `rebuild(node, children(node)) == node`.
 
-    What a transparent wrapper holds stands in the wrapper's place. `None` is no child, as in JAX.
-    Source of the idea: Functors.jl.
+    What a transparent wrapper holds stands in the wrapper's place; a field of the wrapper itself
+    goes before a child of that name inside. `None` is no child, as in JAX. Source: Functors.jl.
 
     **Arguments:**
 
@@ -234,7 +236,20 @@ def children(node: Any) -> dict[Any, Any]:
 
     ```
     """
-    return {key: child for _, _, key, child in _flat_items(node)}
+    held, own = _held_and_own(level_of(node))
+    inside = {} if held is None else children(held)
+    return inside | {key: child for key, (_, child) in own.items()}
+
+
+def _held_and_own(level: Level) -> tuple[Any, dict[Hashable, tuple[int, Any]]]:
+    """What a wrapper holds, None for others; and the children under keys, with their numbers."""
+    held, own = None, {}
+    for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
+        if key is INNER:
+            held = child
+        elif child is not None:
+            own[key] = i, child
+    return held, own
 
 
 def rebuild(node: Any, children: Mapping[Any, Any]) -> Any:
@@ -243,8 +258,9 @@ def rebuild(node: Any, children: Mapping[Any, Any]) -> Any:
     **Arguments:**
 
     - `node`: any pytree.
-    - `children`: the new children under the keys that `graftax.children` gives. A container, list
-        or dict may be given others: they become its children. Other nodes keep the keys they have.
+    - `children`: the new children under the keys that `graftax.children` gives, in any order. A
+        container, list or dict may be given other keys: these become its children, in the order
+        given, and a list numbers them anew. Other nodes keep the keys they have.
 
     **Returns:**
 
@@ -253,6 +269,7 @@ def rebuild(node: Any, children: Mapping[Any, Any]) -> Any:
     **Raises:**
 
     - `KeyError`: a key that the node does not have, or one that is missing.
+    - `ValueError`: keys that cannot stand in the node, such as labels in a list.
 
     **Example:**
 
@@ -265,32 +282,31 @@ def rebuild(node: Any, children: Mapping[Any, Any]) -> Any:
 
     ```
     """
-    items = _flat_items(node)
-    keys = [key for _, _, key, _ in items]
-    if set(keys) == set(children):
-        return _refill(node, dict(children))
-    kind = kind_of(type(node))
-    if kind is not None and kind.rearrange is not None:
-        extra = [key for key in children if not isinstance(key, (str, int))]
-        if not extra:
-            return kind.rearrange(node, list(children.items()))
-    unknown = [key for key in children if key not in keys]
-    missing = [key for key in keys if key not in children]
-    hint = "".join(did_you_mean(str(key), [str(k) for k in keys]) for key in unknown[:1])
-    raise KeyError(
+    return _rebuilt(node, dict(children))
+
+
+def _rebuilt(node: Any, new: dict[Any, Any]) -> Any:
+    kind, level = kind_of(type(node)), level_of(node)
+    held, own = _held_and_own(level)
+    if kind is not None and held is not None and own.keys() <= new.keys():
+        # A field of a wrapper hides the child of that name inside, which stays as it is.
+        hidden = {key: child for key, child in children(held).items() if key in own}
+        below = {k: hidden.get(k, v) for k, v in new.items() if k not in own or k in hidden}
+        changed = {i: new[key] for key, (i, _) in own.items()}
+        return kind.replace(node, {0: _rebuilt(held, below), **changed})
+    if own.keys() == new.keys():
+        changed = {i: new[key] for key, (i, _) in own.items()}
+        return kind.replace(node, changed) if kind is not None and changed else node
+    if kind is not None and kind.rearrange is not None and _are_keys_of(kind, new):
+        return kind.rearrange(node, list(new.items()))
+    keys = list(children(node))
+    unknown = [key for key in new if key not in keys]
+    missing = [key for key in keys if key not in new]
+    hint = did_you_mean(str(unknown[0]), map(str, keys)) if unknown else ""
+    raise LabelError(
         f"{type(node).__name__} has the children {keys}; unknown: {unknown}, missing: {missing}.{hint}"
     )
 
 
-def _refill(node: Any, new: Mapping[Any, Any]) -> Any:
-    kind = kind_of(type(node))
-    if kind is None:
-        return node
-    level = kind.level(node)
-    changed = {}
-    for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
-        if key is INNER:
-            changed[i] = _refill(child, new)
-        elif child is not None:
-            changed[i] = new[key]
-    return kind.replace(node, changed)
+def _are_keys_of(kind: Kind, keys: Iterable[Any]) -> bool:
+    return kind is _DICT or all(isinstance(key, str | int) for key in keys)

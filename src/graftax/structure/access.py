@@ -4,14 +4,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..paths.errors import did_you_mean, listed
-
-
-class LabelError(KeyError):
-    """A `KeyError` whose message is printed as it is, not quoted."""
-
-    def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+from ..paths.errors import LabelError, did_you_mean, listed
+from .pickling import found, in_fields, named
 
 
 class Selectable:
@@ -24,6 +18,19 @@ class Selectable:
         from ..surgery.select import replace_where
 
         return replace_where(self, where, fn, key)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return in_fields(named, self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(in_fields(found, state))
+
+
+def items_of(container: Any) -> tuple[tuple[str | int, Any], ...]:
+    """`((label or position, layer), ...)`, in order."""
+    layers = container.layers
+    labels = getattr(layers, "_fields", None) or range(len(layers))
+    return tuple(zip(labels, layers, strict=True))
 
 
 def position_of(container: Any, label: str) -> int:
@@ -43,8 +50,8 @@ def find_positions(container: Any, index: Any) -> int | Sequence[int]:
     Raises `LabelError` (a `KeyError`), `IndexError` or `TypeError`.
     """
     if isinstance(index, slice):
-        bounds = [_bound(container, bound) for bound in (index.start, index.stop, index.step)]
-        return range(len(container))[slice(*bounds)]
+        start, stop = (_bound(container, bound) for bound in (index.start, index.stop))
+        return range(len(container))[slice(start, stop, index.step)]
     if isinstance(index, list | tuple):
         return [_one_position(container, each) for each in index]
     return _one_position(container, index)

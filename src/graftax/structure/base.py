@@ -1,7 +1,6 @@
 """The base of all containers: labels, access, and the call that every container shares."""
 
 import abc
-import inspect
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,28 +8,30 @@ import equinox as eqx
 import wadler_lindig as wl
 
 from ..paths.errors import did_you_mean, listed
-from ..paths.tree import Level, dynamic_fields, shallow_copy
-from .access import Selectable, find_positions
+from ..paths.tree import Level, dynamic_fields, shallow_copy, values_of
+from .access import Selectable, find_positions, items_of
 from .calling import (
-    call_child,
     check_context,
     declared_by_any,
     is_stateful,
     overridden_call_keywords,
     split_inputs,
 )
-from .labels import arranged, as_layers
+from .labels import CLS, arranged, as_layers
 from .printing import layer_doc
+from .signature import is_binary
+
+
+def _field_children(container: Any) -> tuple[str, ...]:
+    values, names = values_of(container), dynamic_fields(type(container), "layers")
+    return tuple(name for name in names if values.get(name) is not None)
 
 
 class _StructuralMeta(type(eqx.Module)):
-    # Equinox's metaclass calls its own first argument `cls`, so a label `cls` has to go round it.
+    # Equinox's metaclass and `__new__` call their own first argument `cls`: a label goes round them.
     def __call__(cls, /, *args: Any, **kwargs: Any) -> Any:
-        if "cls" in kwargs and not args:
-            # Without `self`, which may be a label too.
-            options = tuple(inspect.signature(cls.__init__).parameters)[1:]
-            labelled = {k: kwargs.pop(k) for k in tuple(kwargs) if k not in options}
-            args = (labelled,)
+        if "cls" in kwargs:
+            kwargs = {CLS if key == "cls" else key: value for key, value in kwargs.items()}
         return super().__call__(*args, **kwargs)
 
 
@@ -83,28 +84,27 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
         """
         x, state = split_inputs(type(self).__name__, inputs, state)
         check_context(self, context)
-        y, new_state = self._forward(x, state, key, context)
+        # By way of the class, here and elsewhere: a bound method of a module is a module to Equinox, and
+        # making one flattens all that the layer holds.
+        y, new_state = type(self)._forward(self, x, state, key, context)
         return y if state is None else (y, new_state)
-
-    def _call(
-        self, label: Hashable, layer: Any, inputs: tuple, state: Any, key: Any, context: Mapping
-    ) -> tuple[Any, Any]:
-        return call_child(self, label, layer, inputs, state, key, context)
 
     def is_stateful(self) -> bool:
         """Whether any layer, at any depth, keeps an Equinox state."""
-        return any(is_stateful(layer) for layer in self._gx_callables())
+        return any(is_stateful(layer) for layer, _ in type(self)._gx_calls(self))
 
-    def _gx_callables(self) -> Iterator[Any]:
-        """Every layer this container calls, the ones in fields (`op`, `shortcut`) included."""
-        yield from self.layers
-        for name in self._field_children():
+    def _gx_calls(self) -> Iterator[tuple[Any, int]]:
+        """Every layer this container calls, those in fields (`op`, `shortcut`) included, and on how
+        many inputs."""
+        yield from ((layer, 1) for layer in self.layers)
+        for name in _field_children(self):
             value = getattr(self, name)
             if callable(value):
-                yield value
+                yield value, 2 if name == "op" and is_binary(value) else 1
 
     def _gx_declared(self) -> frozenset[str] | None:
-        inside = declared_by_any(self._gx_callables())
+        calls = tuple(type(self)._gx_calls(self))
+        inside = declared_by_any([layer for layer, _ in calls], [inputs for _, inputs in calls])
         own = overridden_call_keywords(type(self), StructuralLayer)
         return None if inside is None else inside | own
 
@@ -117,7 +117,7 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
 
     def items(self) -> tuple[tuple[str | int, Any], ...]:
         """`((label or position, layer), ...)`, in order."""
-        return tuple(zip(self.labels or range(len(self.layers)), self.layers, strict=True))
+        return items_of(self)
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -130,7 +130,7 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
         return iter(self.layers)
 
     def __contains__(self, label: object) -> bool:
-        return label in self.labels or (label in self._field_children() and label != "op")
+        return label in self.labels or (label in _field_children(self) and label != "op")
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str) and index not in self.labels and index in self:
@@ -138,8 +138,8 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
         found = find_positions(self, index)
         if isinstance(found, int):
             return self.layers[found]
-        items = self.items()
-        return self._with_items([items[i] for i in found])
+        items = items_of(self)
+        return type(self)._with_items(self, [items[i] for i in found])
 
     def __getattr__(self, name: str) -> Any:
         layers = self.__dict__.get("layers")
@@ -157,51 +157,44 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
 
     # --- How paths, walks and edits see it: `layers` is elided ---
 
-    @classmethod
-    def _field_names(cls) -> tuple[str, ...]:
-        return tuple(name for name in dynamic_fields(cls) if name != "layers")
-
-    def _field_children(self) -> tuple[str, ...]:
-        return tuple(n for n in self._field_names() if self.__dict__.get(n) is not None)
-
     def _gx_level(self) -> Level:
-        layers = self.__dict__["layers"]
+        values = values_of(self)
+        layers = values["layers"]
         keys: Sequence[Hashable] = getattr(layers, "_fields", None) or range(len(layers))
-        names = self._field_names()
+        names = dynamic_fields(type(self), "layers")
         if not names:
             return Level(keys, layers, len(layers))
-        fields = (self.__dict__.get(name) for name in names)
-        return Level((*keys, *names), (*layers, *fields), len(layers))
+        return Level((*keys, *names), (*layers, *map(values.get, names)), len(layers))
 
     def _gx_replace(self, new: Mapping[int, Any]) -> Any:
-        layers = list(self.layers)
+        old = values_of(self)["layers"]
+        layers = list(old)
         fields = {}
-        names = self._field_names()
+        names = dynamic_fields(type(self), "layers")
         for i, child in new.items():
             if i < len(layers):
                 layers[i] = child
             else:
                 fields[names[i - len(layers)]] = child
-        cls = type(self.layers)
-        fields["layers"] = cls(*layers) if self.labels else cls(layers)
+        fields["layers"] = tuple.__new__(type(old), layers)
         return shallow_copy(self, **fields)
 
     def _gx_rearrange(self, items: list[tuple[Hashable, Any]]) -> Any:
-        names = self._field_names()
+        names = dynamic_fields(type(self), "layers")
         given = dict(items)
         fields = {name: given.get(name) for name in names}
         children = [(key, child) for key, child in items if key not in names]
-        return shallow_copy(self._with_items(children), **fields)
+        return shallow_copy(type(self)._with_items(self, children), **fields)
 
     def _with_items(self, items: Sequence[tuple[Hashable, Any]]) -> Any:
         """The same container around other children. Its class checks what its constructor checks."""
         new = shallow_copy(self, layers=arranged(type(self), items))
-        new._check()
+        type(self)._check(new)
         return new
 
     def _check(self) -> None:
         """Raise `ValueError` for a number of children that the container cannot work with."""
 
     def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
-        children = [(key if self.labels else None, layer) for key, layer in self.items()]
+        children = [(key if self.labels else None, layer) for key, layer in items_of(self)]
         return layer_doc(self, children, **kwargs)

@@ -3,8 +3,10 @@
 One place decides, for containers and wrappers alike, who gets the state, the key and the keywords.
 """
 
+import itertools
 import zlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from inspect import signature
 from typing import Any
 
 import equinox as eqx
@@ -25,29 +27,49 @@ def fold_key(key: Any, label: Hashable) -> Any:
     return jax.random.fold_in(key, data)
 
 
+def again_key(key: Any, label: Hashable, i: int) -> Any:
+    """The key of a container for call `i` of its child `label`, where it calls that child again.
+
+    The first call is as if it were the only one.
+    """
+    return key if key is None or i == 0 else fold_key(fold_key(key, label), i)
+
+
+# What `eqx.nn.Sequential` hands to its stateful layers if it was given no state itself.
+_NO_STATE = signature(eqx.nn.Sequential.__call__).parameters["state"].default
+
+
 def is_stateful(layer: Any) -> bool:
     """Whether a layer is called with a state and returns one: as Equinox says, or if it declares it."""
     if isinstance(layer, eqx.nn.StatefulLayer):
-        return layer.is_stateful()
+        return type(layer).is_stateful(layer)
     return callable(layer) and "state" in signature_of(layer).keywords
 
 
-def declared_keywords(layer: Any) -> frozenset[str] | None:
-    """The context keywords that a layer, or one at any depth inside it, takes; None for all."""
+def declared_keywords(layer: Any, inputs: int = 1) -> frozenset[str] | None:
+    """The context keywords that a layer, or one at any depth inside it, takes; None for all.
+
+    `inputs` is how many arguments it is given by position: these are no keywords.
+    """
     own = getattr(type(layer), "_gx_declared", None)
     if own is not None:
         return own(layer)
     if not callable(layer):
         return frozenset()
     signature = signature_of(layer)
-    return None if signature.any_keyword else signature.keywords - {"key", "state"}
+    if signature.any_keyword:
+        return None
+    taken = signature.positional[:inputs]
+    return signature.keywords.difference(taken, ("key", "state"))
 
 
-def declared_by_any(layers: Any) -> frozenset[str] | None:
-    """The union of `declared_keywords` over some layers."""
+def declared_by_any(
+    layers: Iterable[Any], inputs: Iterable[int] = itertools.repeat(1)
+) -> frozenset[str] | None:
+    """The union of `declared_keywords` over some layers, each given so many inputs."""
     union: frozenset[str] = frozenset()
-    for layer in layers:
-        keywords = declared_keywords(layer)
+    for layer, count in zip(layers, inputs, strict=False):
+        keywords = declared_keywords(layer, count)
         if keywords is None:
             return None
         union |= keywords
@@ -83,12 +105,12 @@ def call_layer(
         raise TypeError(f"{layer!r} of type {type(layer).__name__} stands where a layer should.")
     keywords = {}
     if context:
-        declared = declared_keywords(layer)
+        declared = declared_keywords(layer, len(inputs))
         keywords = {k: v for k, v in context.items() if declared is None or k in declared}
-    if key is not None and signature_of(layer).takes("key"):
+    if key is not None and signature_of(layer).takes("key", len(inputs)):
         keywords["key"] = key
     if is_stateful(layer):
-        if state is not None:
+        if state is not None and state is not _NO_STATE:
             return layer(*inputs, state=state, **keywords)
         if "state" in signature_of(layer).required:
             raise TypeError(

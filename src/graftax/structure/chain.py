@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from .access import items_of
 from .base import StructuralLayer
-from .calling import check_context, split_inputs
+from .calling import call_child, check_context, split_inputs
 
 
 class Chain(StructuralLayer):
@@ -30,8 +31,8 @@ class Chain(StructuralLayer):
     """
 
     def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        for label, layer in self.items():
-            x, state = self._call(label, layer, (x,), state, key, context)
+        for label, layer in items_of(self):
+            x, state = call_child(self, label, layer, (x,), state, key, context)
         return x, state
 
 
@@ -67,7 +68,7 @@ def activations(model: Chain, /, *inputs: Any, state: Any = None, key: Any = Non
     x, state = split_inputs(type(model).__name__, inputs, state)
     check_context(model, context)
     outputs, now = {}, state
-    for label, layer in model.items():
-        x, now = model._call(label, layer, (x,), now, key, context)
+    for label, layer in items_of(model):
+        x, now = call_child(model, label, layer, (x,), now, key, context)
         outputs[label] = x
     return outputs if state is None else (outputs, now)

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .calling import call_child
+from .calling import again_key, call_child
 from .signature import is_binary
 
 
@@ -34,7 +34,12 @@ def combine(
     call = functools.partial(call_child, parent, "op", op)
     if not is_binary(op):
         return call((outputs,), state, key, context)
+    if not outputs and init is None:
+        raise ValueError(
+            f"{type(parent).__name__} has {len(parent)} branch and was given a tuple of 0 inputs, "
+            "which folds to nothing without init."
+        )
     first, *rest = outputs if init is None else (init, *outputs)
-    for output in rest:
-        first, state = call((first, output), state, key, context)
+    for i, output in enumerate(rest):
+        first, state = call((first, output), state, again_key(key, "op", i), context)
     return first, state

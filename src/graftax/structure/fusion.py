@@ -6,8 +6,9 @@ from typing import Any
 
 import equinox as eqx
 
+from .access import items_of
 from .base import StructuralLayer
-from .calling import fold_key
+from .calling import again_key, call_child, fold_key
 from .combine import check_op
 
 
@@ -43,7 +44,7 @@ class PairwiseFusion(StructuralLayer):
         """
         super().__init__(*layers, **labelled)
         self.op = op
-        self._check()
+        type(self)._check(self)
 
     def _check(self) -> None:
         if not self.layers:
@@ -58,11 +59,12 @@ class PairwiseFusion(StructuralLayer):
                 f"{len(inputs)} inputs. It takes one for each, or one for all."
             )
         outputs = []
-        for (label, layer), value in zip(self.items(), inputs, strict=True):
+        for (label, layer), value in zip(items_of(self), inputs, strict=True):
             if outputs:
                 pair = (outputs[-1], value)
-                value, state = self._call("op", self.op, pair, state, key, context)
-            y, state = self._call(label, layer, (value,), state, key, context)
+                op_key = again_key(key, "op", len(outputs) - 1)
+                value, state = call_child(self, "op", self.op, pair, state, op_key, context)
+            y, state = call_child(self, label, layer, (value,), state, key, context)
             outputs.append(y)
         return tuple(outputs), state
 
@@ -101,7 +103,7 @@ class Repeat(StructuralLayer):
         """
         super().__init__(*(() if layer is None else (layer,)), **labelled)
         self.times = times
-        self._check()
+        type(self)._check(self)
 
     def _check(self) -> None:
         if len(self.layers) != 1:
@@ -112,8 +114,8 @@ class Repeat(StructuralLayer):
             raise ValueError(f"times of {type(self).__name__} cannot be negative: {self.times}.")
 
     def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        ((label, layer),) = self.items()
+        ((label, layer),) = items_of(self)
         for i in range(self.times):
             own_key = None if key is None else fold_key(key, i)
-            x, state = self._call(label, layer, (x,), state, own_key, context)
+            x, state = call_child(self, label, layer, (x,), state, own_key, context)
         return x, state

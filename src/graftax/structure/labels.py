@@ -8,11 +8,15 @@ that is how pickle, deepcopy and cloudpickle find it too, in this process or in 
 import functools
 import keyword
 import re
+import unicodedata
 from collections import namedtuple
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..paths.errors import listed
+
+# What the label `cls` is called between the call of a class and its `__init__`.
+CLS = "cls "
 
 _CLASS_NAME = re.compile(r"Layers\(([^()]+)\)")
 
@@ -35,12 +39,22 @@ def __getattr__(name: str) -> type:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+def layers_tuple(labels: Sequence[str], layers: Sequence[Any]) -> Any:
+    """The NamedTuple of these labels and layers. Raises `ValueError` for what is no label."""
+    for label in labels:
+        if (reason := why_not_a_label(label)) is not None:
+            raise ValueError(f"{label!r} cannot be a label: {reason}.")
+    return layers_class(tuple(labels))(*layers)
+
+
 def why_not_a_label(label: object) -> str | None:
     """Why this is no label for any class; None if it is one."""
     if not isinstance(label, str):
-        return f"it is a {type(label).__name__}, not a string"
+        return f"it is of type {type(label).__name__}, not a string"
     if not label.isidentifier():
         return "it is not a Python identifier"
+    if (normal := unicodedata.normalize("NFKC", label)) != label:
+        return f"Python reads it as {normal!r}"
     if keyword.iskeyword(label):
         return "it is a Python keyword"
     if label.startswith("_"):
@@ -84,6 +98,8 @@ def as_layers(cls: type, positional: Sequence[Any], labelled: Mapping[str, Any])
     Raises `TypeError` for a mixture of positions and labels or a child that is no callable, and
     `ValueError` for a bad label.
     """
+    if CLS in labelled:
+        labelled = {"cls" if key == CLS else key: layer for key, layer in labelled.items()}
     if positional and labelled:
         raise TypeError(
             f"{cls.__name__} takes its layers by position or by label, not both: got "
@@ -92,21 +108,17 @@ def as_layers(cls: type, positional: Sequence[Any], labelled: Mapping[str, Any])
     if len(positional) == 1:
         (only,) = positional
         if isinstance(only, Mapping):
-            labelled = only
+            positional, labelled = (), only
         elif isinstance(only, tuple) and (labels := getattr(only, "_fields", None)) is not None:
             check_labels(cls, labels)
-            return _checked(cls, labels, only)
+            return _checked(cls, labels, only) if labels else ()
         elif type(only) in (list, tuple):
             positional = only
     if labelled:
         check_labels(cls, labelled)
         labels = tuple(labelled)
         return _checked(cls, labels, layers_class(labels)(*labelled.values()))
-    return _checked(cls, range(len(positional)), () if _is_empty(positional) else tuple(positional))
-
-
-def _is_empty(positional: Sequence[Any]) -> bool:
-    return len(positional) == 1 and isinstance(positional[0], Mapping)
+    return _checked(cls, range(len(positional)), tuple(positional))
 
 
 def arranged(cls: type, items: Sequence[tuple[Hashable, Any]]) -> tuple:

@@ -4,6 +4,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import equinox as eqx
+import jax
 
 from ..paths.path import join, render
 from ..paths.tree import INNER, level_of
@@ -33,12 +34,22 @@ def annotate(error: Exception, parent: Any, label: Hashable, layer: Any, inputs:
     notes = getattr(error, "__notes__", [])
     for i, note in enumerate(notes):
         if isinstance(note, PathNote):
-            above = join("", label) + _between(layer, note.root)
-            below = note.path if note.path.startswith("[") else f".{note.path}"
-            notes[i] = PathNote.make(above + below, note.details, parent)
+            path = _below(join("", label), _from(layer, note))
+            notes[i] = PathNote.make(path, note.details, parent)
             return
     details = f"{type_name(layer)} was given {_shapes(inputs)}"
     error.add_note(PathNote.make(join("", label), details, parent))
+
+
+def reroot(error: Exception, wrapper: Any, layer: Any) -> None:
+    """Let the note on `error` start at `wrapper`, which ran `layer`: a copy of what it holds.
+
+    Outside, the copy is not to be found again.
+    """
+    notes = getattr(error, "__notes__", [])
+    for i, note in enumerate(notes):
+        if isinstance(note, PathNote):
+            notes[i] = PathNote.make(_from(layer, note), note.details, wrapper)
 
 
 def type_name(layer: Any) -> str:
@@ -49,19 +60,28 @@ def type_name(layer: Any) -> str:
     return layer_name(layer)
 
 
-def _between(layer: Any, root: Any) -> str:
-    """The path from `layer` down to `root`, where foreign modules hold our containers."""
+def _from(layer: Any, note: PathNote) -> str:
+    """The path of the note from `layer` on: foreign modules hold our containers somewhere inside."""
+    alike = []
     pending: list[tuple[tuple, Any]] = [((), layer)]
     while pending:
         keys, node = pending.pop()
-        if node is root:
-            path = render(keys)
-            return path if not path or path.startswith("[") else f".{path}"
+        if node is note.root:
+            return _below(render(keys), note.path)
+        if type(node) is type(note.root):
+            alike.append((keys, node))
         level = level_of(node)
         pending.extend(
             ((*keys, key), child) for key, child in zip(level.keys, level.children, strict=True)
         )
-    return ""
+    # A transformation inside the foreign module (`filter_jit`, ...) has made a copy of the container.
+    structure = jax.tree.structure(note.root)
+    copied = [keys for keys, node in alike if jax.tree.structure(node) == structure]
+    return _below(render(copied[0]), note.path) if len(copied) == 1 else note.path
+
+
+def _below(path: str, rest: str) -> str:
+    return f"{path}{rest}" if not path or rest.startswith("[") else f"{path}.{rest}"
 
 
 def _shapes(inputs: tuple) -> str:

@@ -5,7 +5,9 @@ from typing import Any
 
 import equinox as eqx
 
+from .access import items_of
 from .base import StructuralLayer
+from .calling import again_key, call_child
 from .combine import check_op, combine
 from .execution import EXECUTIONS, run_alike
 
@@ -51,7 +53,7 @@ class Parallel(StructuralLayer):
         """
         super().__init__(*layers, **labelled)
         self.op, self.init, self.execution = op, init, "sequential"
-        self._check()
+        type(self)._check(self)
 
     def _check(self) -> None:
         if not self.layers:
@@ -59,20 +61,23 @@ class Parallel(StructuralLayer):
         check_op(type(self), self.op, self.init)
 
     def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        calls = self._calls(x)
+        calls = type(self)._calls(self, x)
+        # The one branch that maps over a tuple draws anew for each of its inputs.
+        again = len(self.layers) == 1
+        keys = [again_key(key, label, i * again) for i, (label, _, _) in enumerate(calls)]
         if self.execution != "sequential":
-            outputs = run_alike(self, calls, state, key, context)
+            outputs = run_alike(self, calls, state, keys, context)
         else:
             collected = []
-            for label, layer, value in calls:
-                y, state = self._call(label, layer, (value,), state, key, context)
+            for (label, layer, value), own_key in zip(calls, keys, strict=True):
+                y, state = call_child(self, label, layer, (value,), state, own_key, context)
                 collected.append(y)
             outputs = tuple(collected)
         return combine(self, self.op, outputs, state, key, context, self.init)
 
     def _calls(self, x: Any) -> list[tuple[Any, Any, Any]]:
         """(label, layer, input) for every output."""
-        items = self.items()
+        items = items_of(self)
         if type(x) is not tuple:
             return [(label, layer, x) for label, layer in items]
         if len(x) == len(items):

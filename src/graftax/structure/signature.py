@@ -1,11 +1,14 @@
 """What a layer takes besides its input, read from its signature."""
 
+import functools
 import inspect
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -14,20 +17,23 @@ _KEYWORD = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYW
 class Signature(NamedTuple):
     """The keywords a callable declares, its first argument left out."""
 
+    positional: tuple[str, ...]
+    """The names of the arguments that may be given by position, in order, the first one included."""
     keywords: frozenset[str]
     any_keyword: bool
     """It has `**kwargs`, and so declares every keyword."""
     required: frozenset[str]
     """The keywords among these that have no default."""
     inputs: int
-    """How many positional arguments it cannot do without."""
+    """How many positional arguments it cannot do without, a state left out."""
 
-    def takes(self, keyword: str) -> bool:
-        """Whether the callable can be given this keyword."""
-        return self.any_keyword or keyword in self.keywords
+    def takes(self, keyword: str, inputs: int = 1) -> bool:
+        """Whether the callable can be given this keyword besides so many inputs by position."""
+        declared = self.any_keyword or keyword in self.keywords
+        return declared and keyword not in self.positional[:inputs]
 
 
-_NOTHING_KNOWN = Signature(frozenset(), False, frozenset(), 1)
+_NOTHING_KNOWN = Signature((), frozenset(), False, frozenset(), 1)
 
 
 def _read(function: Callable, skip_self: bool = False) -> Signature:
@@ -39,10 +45,14 @@ def _read(function: Callable, skip_self: bool = False) -> Signature:
     positional = [p for p in parameters if p.kind in _POSITIONAL]
     keywords = [p for p in parameters if p.kind in _KEYWORD and p is not (positional or [None])[0]]
     return Signature(
+        positional=tuple(p.name for p in positional),
         keywords=frozenset(p.name for p in keywords),
         any_keyword=any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters),
         required=frozenset(p.name for p in keywords if p.default is inspect.Parameter.empty),
-        inputs=sum(p.default is inspect.Parameter.empty for p in positional),
+        inputs=sum(
+            p.default is inspect.Parameter.empty and (i == 0 or p.name != "state")
+            for i, p in enumerate(positional)
+        ),
     )
 
 
@@ -61,21 +71,29 @@ def _read_once(function: Callable, skip_self: bool) -> Signature:
         return _read(function, skip_self)
 
 
-def signature_of(function: Callable) -> Signature:
+_FILTER_VMAP = type(eqx.filter_vmap(abs))
+
+
+def signature_of(function: Any) -> Signature:
     """The signature of a layer or function, its first argument left out."""
-    cls = type(function)
+    cls: Any = type(function)
     if not isinstance(function, eqx.Module):
         return _read_once(function, False)
-    # Equinox's own wrappers (`filter_jit`, `filter_vmap`, ...) have what they wrap here.
+    if isinstance(function, eqx.Partial):
+        return _read(functools.partial(function.func, *function.args, **function.keywords))
+    # The one of Equinox's wrappers that refuses keywords, whatever it wraps.
+    if cls is _FILTER_VMAP:
+        inside = signature_of(cls.__wrapped__.__get__(function))
+        return inside._replace(keywords=frozenset(), any_keyword=False)
+    # The others (`filter_jit`, `filter_checkpoint`, ...) have what they wrap here.
     if hasattr(cls, "__wrapped__"):
-        return signature_of(function.__wrapped__)  # pyright: ignore[reportAttributeAccessIssue]
+        return signature_of(cls.__wrapped__.__get__(function))
     return _read_once(cls.__call__, True)
 
 
 def is_binary(op: Callable) -> bool:
     """Whether `op` is a function of exactly two required arguments, which folds over many."""
-    # NumPy's and JAX's universal functions say so here and nowhere in their signature.
-    arity = getattr(op, "nin", None)
-    if isinstance(arity, int):
-        return arity == 2
+    # Universal functions say so here and nowhere in their signature.
+    if isinstance(op, (np.ufunc, jnp.ufunc)):
+        return op.nin == 2
     return signature_of(op).inputs == 2

@@ -4,7 +4,9 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .access import items_of
 from .base import StructuralLayer
+from .calling import call_child
 from .combine import check_op
 
 
@@ -52,7 +54,7 @@ class SkipConnection(StructuralLayer):
         """
         super().__init__(*layers, **labelled)
         self.op, self.shortcut = op, shortcut
-        self._check()
+        type(self)._check(self)
 
     def _check(self) -> None:
         check_op(type(self), self.op)
@@ -64,8 +66,8 @@ class SkipConnection(StructuralLayer):
 
     def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
         y = around = x
-        for label, layer in self.items():
-            y, state = self._call(label, layer, (y,), state, key, context)
+        for label, layer in items_of(self):
+            y, state = call_child(self, label, layer, (y,), state, key, context)
         if self.shortcut is not None:
-            around, state = self._call("shortcut", self.shortcut, (x,), state, key, context)
-        return self._call("op", self.op, (y, around), state, key, context)
+            around, state = call_child(self, "shortcut", self.shortcut, (x,), state, key, context)
+        return call_child(self, "op", self.op, (y, around), state, key, context)

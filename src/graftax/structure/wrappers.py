@@ -1,14 +1,16 @@
 """Layers that change how one layer is run and do not show in paths."""
 
+import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import wadler_lindig as wl
 
-from ..paths.tree import INNER, Level, dynamic_fields, shallow_copy
+from ..paths.tree import INNER, Level, dynamic_fields, shallow_copy, values_of
 from .access import Selectable
 from .calling import (
     call_layer,
@@ -18,6 +20,7 @@ from .calling import (
     overridden_call_keywords,
     split_inputs,
 )
+from .notes import reroot
 from .printing import layer_doc
 
 
@@ -64,11 +67,11 @@ class Wrapper(Selectable, eqx.nn.StatefulLayer):
         """As a call of the wrapped layer: the output; with `state`, the pair `(output, state)`."""
         x, state = split_inputs(type(self).__name__, inputs, state)
         check_context(self, context)
-        y, new_state = self._run(x, state, key, context)
+        y, new_state = type(self)._run(self, x, state, key, context)
         return y if state is None else (y, new_state)
 
     def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        return call_layer(self.layer, (x,), state, key, context)
+        return _call_held(self, self.layer, x, state, key, context)
 
     def is_stateful(self) -> bool:
         """Whether the wrapped layer keeps an Equinox state."""
@@ -103,22 +106,27 @@ class Wrapper(Selectable, eqx.nn.StatefulLayer):
     def __contains__(self, label: object) -> bool:
         return label in self.layer
 
-    @classmethod
-    def _own_fields(cls) -> tuple[str, ...]:
-        return tuple(name for name in dynamic_fields(cls) if name != "layer")
-
     def _gx_level(self) -> Level:
-        own = self._own_fields()
-        return Level(
-            (INNER, *own), (self.__dict__.get("layer"), *(self.__dict__.get(n) for n in own)), 0
-        )
+        own = dynamic_fields(type(self), "layer")
+        return Level((INNER, *own), tuple(map(values_of(self).get, ("layer", *own))), 0)
 
     def _gx_replace(self, new: Mapping[int, Any]) -> Any:
-        names = ("layer", *self._own_fields())
+        names = ("layer", *dynamic_fields(type(self), "layer"))
         return shallow_copy(self, **{names[i]: child for i, child in new.items()})
 
     def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
         return layer_doc(self, [(None, self.layer)], **kwargs)
+
+
+def _call_held(
+    wrapper: Wrapper, layer: Any, x: Any, state: Any, key: Any, context: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """`call_layer` for what a wrapper holds, or a copy of it, with the path in a note made whole."""
+    try:
+        return call_layer(layer, (x,), state, key, context)
+    except Exception as error:
+        reroot(error, wrapper, layer)
+        raise
 
 
 def unwrap(layer: Any) -> Any:
@@ -165,7 +173,7 @@ class Vmap(Wrapper):
         count = _leading_axis(x)
         keys = None if key is None else jax.random.split(key, count)
         run = jax.vmap(
-            lambda x, state, key: call_layer(self.layer, (x,), state, key, context),
+            lambda x, state, key: _call_held(self, self.layer, x, state, key, context),
             in_axes=(0, None, 0),
             out_axes=(0, None),
             axis_name=self.axis_name,
@@ -201,7 +209,8 @@ class Remat(Wrapper):
     """
 
     def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        return eqx.filter_checkpoint(call_layer)(self.layer, (x,), state, key, context)
+        run = eqx.filter_checkpoint(functools.partial(_call_held, self))
+        return run(self.layer, x, state, key, context)
 
 
 class Cast(Wrapper):
@@ -244,8 +253,9 @@ class Cast(Wrapper):
 
     def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
         layer, x = jax.tree.map(self._cast, (self.layer, x))
-        return call_layer(layer, (x,), state, key, context)
+        return _call_held(self, layer, x, state, key, context)
 
     def _cast(self, leaf: Any) -> Any:
-        is_floating = eqx.is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
+        is_array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+        is_floating = is_array and jnp.issubdtype(leaf.dtype, jnp.floating)
         return leaf.astype(self.dtype) if is_floating else leaf

@@ -17,16 +17,25 @@ def check_key(fn: Callable, key: Any) -> None:
     signature = signature_of(fn)
     if key is None and "key" in signature.required:
         raise TypeError(f"{layer_name(fn)} needs a random key: give key=jax.random.key(...).")
-    if key is not None and "key" not in signature.keywords:
+    if key is not None and not signature.takes("key"):
         raise TypeError(f"A key was given, but {layer_name(fn)} declares no parameter `key`.")
 
 
+def takes_arguments(fn: Callable) -> bool:
+    """Whether `fn` takes `key` or `path`. Most do not, and the paths need not be written out."""
+    signature = signature_of(fn)
+    return signature.takes("key") or "path" in signature.keywords
+
+
 def with_arguments(fn: Callable, path: str, key: Any, extra: dict | None = None) -> Callable:
-    """`fn` with `key=` (its own, folded with the path), `path=` and `extra` if it declares them."""
-    declared = signature_of(fn).keywords
-    keywords = {name: value for name, value in (extra or {}).items() if name in declared}
-    if key is not None and "key" in declared:
+    """`fn` with `key=` (its own, folded with the path), `path=` and `extra` if it takes them.
+
+    What has `**kwargs` takes all but `path`, which nobody gave it.
+    """
+    signature = signature_of(fn)
+    keywords = {name: value for name, value in (extra or {}).items() if signature.takes(name)}
+    if key is not None and signature.takes("key"):
         keywords["key"] = fold_key(key, path)
-    if "path" in declared:
+    if "path" in signature.keywords:
         keywords["path"] = path
     return lambda node: fn(node, **keywords)

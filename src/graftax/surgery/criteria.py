@@ -13,10 +13,17 @@ from .hints import NoMatchError, no_match
 Criterion = str | re.Pattern | type | tuple | list | types.UnionType | Callable[[Any], bool]
 
 
-class Query(NamedTuple):
-    """Criteria, sorted: each group of patterns is an alternative; all groups and all tests must hold."""
+class Alternative(NamedTuple):
+    """Patterns of which one must hold; of a list, `each` must match something."""
 
-    groups: tuple[tuple[str | re.Pattern, ...], ...]
+    patterns: tuple[str | re.Pattern, ...]
+    each: bool
+
+
+class Query(NamedTuple):
+    """Criteria, sorted: all alternatives and all tests must hold."""
+
+    alternatives: tuple[Alternative, ...]
     tests: tuple[Test, ...]
     descriptions: tuple[str, ...]
     """What the tests ask for, in words."""
@@ -26,10 +33,10 @@ def read_criteria(criteria: Sequence[Any]) -> Query:
     """Sort criteria into patterns and tests. Raises `TypeError` for what is neither."""
     if not criteria:
         raise TypeError("At least one criterion is needed: a pattern, a type or a predicate.")
-    groups, tests, descriptions = [], [], []
+    alternatives, tests, descriptions = [], [], []
     for criterion in criteria:
-        if (group := _as_patterns(criterion)) is not None:
-            groups.append(group)
+        if (alternative := _as_alternative(criterion)) is not None:
+            alternatives.append(alternative)
         elif (test := _as_type_test(criterion)) is not None:
             tests.append(test[0])
             descriptions.append(test[1])
@@ -41,18 +48,18 @@ def read_criteria(criteria: Sequence[Any]) -> Query:
                 "A criterion is a pattern (a string), a list of patterns, a compiled regular "
                 f"expression, a type, a tuple of types or a predicate; got {criterion!r}."
             )
-    return Query(tuple(groups), tuple(tests), tuple(descriptions))
+    return Query(tuple(alternatives), tuple(tests), tuple(descriptions))
 
 
-def _as_patterns(criterion: Any) -> tuple[str | re.Pattern, ...] | None:
+def _as_alternative(criterion: Any) -> Alternative | None:
     if isinstance(criterion, str | re.Pattern):
-        return (criterion,)
+        return Alternative((criterion,), each=False)
     if isinstance(criterion, list | tuple) and all(
         isinstance(each, str | re.Pattern) for each in criterion
     ):
         if not criterion:
             raise TypeError("A list of patterns needs at least one pattern; it is empty.")
-        return tuple(criterion)
+        return Alternative(tuple(criterion), each=True)
     return None
 
 
@@ -81,26 +88,50 @@ def _noted(predicate: Callable[..., Any]) -> Test:
     return test
 
 
-def find(model: Any, query: Query) -> list[Match]:
-    """The nodes that meet a query, in the order of a walk.
+def whole(model: Any) -> tuple[Match, ...]:
+    """The model as the one node to search in."""
+    return (Match((), (), model),)
 
-    Raises `NoMatchError` if one of several alternative patterns matches nothing.
+
+def find(outer: Sequence[Match], query: Query) -> list[Match]:
+    """The nodes that meet a query in any of the outer nodes, in the order of a walk.
+
+    Raises `NoMatchError` if one of a list of patterns matches nothing in all of them.
     """
-    if not query.groups:
-        return search(model, None, query.tests)
+    if not query.alternatives:
+        return _find_one(outer, None, query.tests)
     kept: dict[tuple, Match] | None = None
-    for group in query.groups:
+    for alternative in query.alternatives:
         found: dict[tuple, Match] = {}
-        for pattern in group:
-            matches = _find_one(model, pattern, query.tests)
-            if not matches and len(group) > 1:
-                raise NoMatchError(no_match(model, query._replace(groups=((pattern,),))))
+        for pattern in alternative.patterns:
+            matches = _find_one(outer, pattern, query.tests)
+            if not matches and alternative.each and outer:
+                only = query._replace(alternatives=(Alternative((pattern,), each=False),))
+                raise NoMatchError(no_match(outer, only))
             found.update((match.address, match) for match in matches)
         kept = found if kept is None else {a: m for a, m in kept.items() if a in found}
     return [match for _, match in sorted((kept or {}).items())]
 
 
-def _find_one(model: Any, pattern: str | re.Pattern, tests: Sequence[Test]) -> list[Match]:
-    if isinstance(pattern, str):
-        return search(model, parse(pattern), tests)
-    return [match for match in search(model, None, tests) if pattern.fullmatch(match.path)]
+def _find_one(
+    outer: Sequence[Match], pattern: str | re.Pattern | None, tests: Sequence[Test]
+) -> list[Match]:
+    found = [_search(each, pattern, tests) for each in outer]
+    if len(found) == 1:
+        return found[0]
+    # Where one outer node stands inside another, both find the same.
+    once = {match.address: match for matches in found for match in matches}
+    return [match for _, match in sorted(once.items())]
+
+
+def _search(
+    outer: Match, pattern: str | re.Pattern | None, tests: Sequence[Test]
+) -> list[Match]:
+    if isinstance(pattern, re.Pattern):
+        found = search(outer.node, None, tests)
+        found = [match for match in found if pattern.fullmatch(match.path)]
+    else:
+        found = search(outer.node, None if pattern is None else parse(pattern), tests)
+    if not outer.address:
+        return found
+    return [Match(outer.address + m.address, outer.keys + m.keys, m.node) for m in found]

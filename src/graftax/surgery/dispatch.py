@@ -12,7 +12,7 @@ from ..paths.match import Matcher
 from ..paths.parse import Pattern, parse
 from ..paths.path import join
 from ..paths.steps import Glob, Key, Position
-from ..paths.tree import INNER, kind_of
+from ..paths.tree import INNER, level_of
 from ..structure.labels import layer_name
 from ..structure.signature import signature_of
 from .arguments import with_arguments
@@ -34,6 +34,7 @@ class Rule(NamedTuple):
 
 _PATH, _PATTERN, _LABEL, _TYPE = 4, 3, 2, 1
 
+Address = tuple[int, ...]
 States = dict[int, int]
 """From the number of a rule to where its pattern stands."""
 
@@ -104,7 +105,7 @@ class Dispatch:
 
         - `model`: any pytree.
         - `key`: a random key; a rule that declares `key` gets its own, folded with the path.
-        - `extra`: passed to each rule that declares it.
+        - `extra`: passed to each rule that takes it.
 
         **Returns:**
 
@@ -132,7 +133,7 @@ class Dispatch:
         signatures = [(rule, signature_of(rule.fn)) for rule in (*self._rules, self._default)]
         declared = set().union(*(signature.keywords for _, signature in signatures))
         for name in (*extra, *(("key",) if key is not None else ())):
-            if name not in declared:
+            if not any(signature.takes(name) for _, signature in signatures):
                 raise TypeError(
                     f"No rule of {self.__name__} takes {name!r}. Declared are: "
                     f"{listed(sorted(declared))}.{did_you_mean(name, declared)}"
@@ -142,48 +143,67 @@ class Dispatch:
             if missing := sorted(signature.required - given):
                 raise TypeError(f"The rule {rule} of {self.__name__} needs {missing[0]}=....")
 
-    def _plan(self, model: Any) -> Iterator[tuple[tuple[int, ...], str, Rule]]:
+    def _plan(self, model: Any) -> Iterator[tuple[Address, str, Rule]]:
         """(address, path, rule) of every layer, parents first."""
         states = {i: rule.matcher.start for i, rule in enumerate(self._rules) if rule.matcher}
-        yield from self._plan_node(model, (), "", states, True)
+        yield from self._plan_path(model, (), "", states)
 
-    def _plan_node(
-        self, node: Any, address: tuple[int, ...], path: str, states: States, outermost: bool
-    ) -> Iterator[tuple[tuple[int, ...], str, Rule]]:
-        rule = self._rule_for(node, path, states, outermost)
-        if rule is not None:
-            yield address, path, rule
-        if (kind := kind_of(type(node))) is None:
-            return
-        level = kind.level(node)
-        below: list[States] = [{} for _ in level.keys]
-        for number, state in states.items():
-            if (matcher := self._rules[number].matcher) is not None:
-                for i, after in matcher.next_states(state, level):
-                    below[i][number] = after
-        for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
-            if child is not None:
-                inner = key is INNER
-                child_path = path if inner else join(path, key)
-                yield from self._plan_node(child, (*address, i), child_path, below[i], not inner)
+    def _plan_path(
+        self, node: Any, address: Address, path: str, states: States
+    ) -> Iterator[tuple[Address, str, Rule]]:
+        nodes = _nodes_of_one_path(node, address)
+        for place, rule in self._rules_for(nodes, path, states):
+            yield place, path, rule
+        # What a wrapper holds comes before what else it has.
+        for place, holder in reversed(nodes):
+            level = level_of(holder)
+            below: list[States] = [{} for _ in level.keys]
+            for number, state in states.items():
+                if (matcher := self._rules[number].matcher) is not None:
+                    for i, after in matcher.next_states(state, level):
+                        below[i][number] = after
+            for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
+                if child is not None and key is not INNER:
+                    yield from self._plan_path(child, (*place, i), join(path, key), below[i])
 
-    def _rule_for(self, node: Any, path: str, states: States, outermost: bool) -> Rule | None:
+    def _rules_for(
+        self, nodes: list[tuple[Address, Any]], path: str, states: States
+    ) -> list[tuple[Address, Rule]]:
+        """The rules that take the nodes at one path: a wrapper, and what it holds."""
+        outermost, node = nodes[0]
+        matching = [
+            rule
+            for number, rule in enumerate(self._rules)
+            if not isinstance(rule.criterion, type) and _holds(rule, path, states.get(number, 0))
+        ]
+        if matching:
+            return [(outermost, max(matching, key=lambda rule: rule.rank))]
+        taken: list[tuple[Address, Rule]] = []
+        for address, each in nodes:
+            rule = self._rule_by_type(each)
+            if rule is not None and all(rule is not other for _, other in taken):
+                taken.append((address, rule))
+        # Arrays and the like are no layers: only a rule of their own takes them.
+        return taken or ([(outermost, self._default)] if callable(node) else [])
+
+    def _rule_by_type(self, node: Any) -> Rule | None:
         mro = type(node).__mro__
-        best, best_rank = None, (0, 0, 0)
-        for number, rule in enumerate(self._rules):
-            rank = rule.rank
-            if isinstance(rule.criterion, type):
-                if not isinstance(node, rule.criterion):
-                    continue
+        best, best_rank = None, (0, 0)
+        for rule in self._rules:
+            if isinstance(rule.criterion, type) and isinstance(node, rule.criterion):
                 # The nearest in the MRO wins; a virtual base class is farther than any real one.
                 distance = mro.index(rule.criterion) if rule.criterion in mro else len(mro)
-                rank = (_TYPE, -distance, rank[2])
-            elif not outermost or not _holds(rule, path, states.get(number, 0)):
-                continue
-            if best is None or rank > best_rank:
-                best, best_rank = rule, rank
-        # Arrays and the like are no layers: only a rule of their own takes them.
-        return self._default if best is None and outermost and callable(node) else best
+                if best is None or (-distance, rule.rank[2]) > best_rank:
+                    best, best_rank = rule, (-distance, rule.rank[2])
+        return best
+
+
+def _nodes_of_one_path(node: Any, address: Address) -> list[tuple[Address, Any]]:
+    """A node with its address; then, if it is a wrapper, what it holds, and so on inwards."""
+    nodes = [(address, node)]
+    while (level := level_of(nodes[-1][1])).keys and level.keys[0] is INNER:
+        nodes.append(((*nodes[-1][0], 0), level.children[0]))
+    return nodes
 
 
 def _holds(rule: Rule, path: str, state: int) -> bool:
@@ -209,7 +229,8 @@ def dispatch(default: Callable) -> Dispatch:
     The decorated function is the default, for layers that no rule matches. Most specific first: full
     path, pattern (more literal components first), label, type (nearest in the MRO), default. Of
     equals, the rule registered last. Rules run deepest first; containers are rebuilt around the
-    results. Labels and paths mean the outermost layer at a path; types reach what wrappers hold.
+    results. Labels and paths take the outermost layer at a path, and then types are not asked; types
+    reach what wrappers hold.
 
     **Arguments:**
 

@@ -1,5 +1,6 @@
 """Many edits in one pass: only the spine above what changes is rebuilt."""
 
+import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -13,14 +14,14 @@ Items = list[tuple[Hashable, Any]]
 Change = Callable[[Hashable, Any], Items]
 
 
-class _Branch:
-    """The edits at and below one node."""
+class _Branch(dict[int, "_Branch"]):
+    """The edit of one node, and from the number of a child to the edits at and below it."""
 
-    __slots__ = ("below", "edit")
+    edit: Edit | None = None
 
-    def __init__(self) -> None:
-        self.edit: Edit | None = None
-        self.below: dict[int, _Branch] = {}
+    def __missing__(self, i: int) -> "_Branch":
+        below = self[i] = _Branch()
+        return below
 
 
 def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
@@ -32,17 +33,17 @@ def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
     for address, edit in edits.items():
         branch = root
         for i in address:
-            branch = branch.below.setdefault(i, _Branch())
+            branch = branch[i]
         branch.edit = edit
     return _apply(model, root)
 
 
 def _apply(node: Any, branch: _Branch) -> Any:
-    if branch.below:
+    if branch:
         kind = kind_of(type(node))
         assert kind is not None, "an address leads through a leaf"
         old = kind.level(node).children
-        new = {i: _apply(old[i], below) for i, below in branch.below.items()}
+        new = {i: _apply(old[i], below) for i, below in branch.items()}
         changed = {i: child for i, child in new.items() if child is not old[i]}
         node = kind.replace(node, changed) if changed else node
     return node if branch.edit is None else branch.edit(node)
@@ -63,11 +64,11 @@ def rearranged(model: Any, matches: tuple[Match, ...], change: Change, doing: st
     by_parent: dict[tuple[int, ...], dict[int, Change]] = {}
     paths: dict[tuple[int, ...], str] = {}
     for match in matches:
-        address, keys = _outside_wrappers(match)
+        address = place(match)
         if not address:
             raise ValueError(f"The root cannot be {doing}: it stands in no container.")
         by_parent.setdefault(address[:-1], {})[address[-1]] = change
-        paths[address[:-1]] = render(keys[:-1])
+        paths[address[:-1]] = render(match.keys[: len(address) - 1])
     edits = {
         parent: (lambda node, c=changes, p=paths[parent]: _rearrange(node, c, p, doing))
         for parent, changes in by_parent.items()
@@ -75,11 +76,12 @@ def rearranged(model: Any, matches: tuple[Match, ...], change: Change, doing: st
     return edited(model, edits)
 
 
-def _outside_wrappers(match: Match) -> tuple[tuple[int, ...], tuple[Hashable, ...]]:
-    address, keys = match.address, match.keys
-    while keys and keys[-1] is INNER:
-        address, keys = address[:-1], keys[:-1]
-    return address, keys
+def place(match: Match) -> tuple[int, ...]:
+    """The address of the outermost of all wrappers that stand around a node at its path."""
+    depth = len(match.keys)
+    while depth and match.keys[depth - 1] is INNER:
+        depth -= 1
+    return match.address[:depth]
 
 
 def _rearrange(node: Any, changes: Mapping[int, Change], path: str, doing: str) -> Any:
@@ -98,11 +100,28 @@ def _rearrange(node: Any, changes: Mapping[int, Change], path: str, doing: str) 
             items.append((key, child))
             continue
         new = changes[i](key, child)
-        is_field = isinstance(node, StructuralLayer) and i >= level.positions
-        if is_field and new:
-            raise ValueError(f"{key!r} of {where} cannot be {doing}: it is no layer in an order.")
+        if isinstance(node, StructuralLayer):
+            is_field = i >= level.positions
+            if is_field and (new or not _is_optional(node, key)):
+                raise ValueError(
+                    f"{key!r} of {where} cannot be {doing}: it is no layer in an order."
+                )
+            _check_layers(node, [(label, layer) for label, layer in new if layer is not child])
         items.extend(new)
     try:
         return kind.rearrange(node, items)
     except (ValueError, TypeError) as error:
         raise type(error)(f"In {where.rstrip(',')}: {error}") from None
+
+
+def _is_optional(node: Any, name: Hashable) -> bool:
+    return any(f.name == name and f.default is None for f in dataclasses.fields(node))
+
+
+def _check_layers(node: Any, new: Items) -> None:
+    for label, layer in new:
+        if not callable(layer):
+            raise TypeError(
+                f"{'A layer' if label is None else f'Layer {label!r}'} of {type(node).__name__} must be "
+                f"callable; got {layer!r} of type {type(layer).__name__}."
+            )

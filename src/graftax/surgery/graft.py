@@ -1,19 +1,26 @@
 """What a layer needs to live on in another model: its inference mode and its state markers."""
 
+import functools
+import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 
 from ..paths.search import Match, search
-from ..paths.tree import kind_of, shallow_copy
+from ..paths.tree import kind_of, shallow_copy, types_in, values_of
 from .edit import Edit, edited
 
 
+@functools.lru_cache(maxsize=4096)
+def _may_have_mode(cls: Any) -> bool:
+    return issubclass(cls, eqx.Module) and "inference" in cls.__dataclass_fields__
+
+
 def _is_mode(node: Any) -> bool:
-    return isinstance(node, eqx.Module) and isinstance(node.__dict__.get("inference"), bool)
+    return _may_have_mode(type(node)) and isinstance(values_of(node).get("inference"), bool)
 
 
 def _modes(tree: Any) -> Iterator[bool]:
@@ -51,7 +58,7 @@ class InferenceMode:
 
     def given_to(self, new: Any, old: Any) -> Any:
         """`new` in the mode of the model. Where only the mode of `old` was changed, that was meant."""
-        if new is old or not any(True for _ in _modes(new)) or self.agreed() is None:
+        if new is old or not any(map(_may_have_mode, types_in(new))) or self.agreed() is None:
             return new
         if _same_but_mode(old, new):
             return new
@@ -65,17 +72,39 @@ def _same_but_mode(old: Any, new: Any) -> bool:
 
 
 class Marker(str):
-    """The marker of a grafted `StateIndex`: the path where it was grafted, and where it came from."""
+    """The marker of a grafted `StateIndex`: text that no other has, and the marker it had before."""
 
     origin: Any
     copied: bool
     """Whether the origin is a layer of the same model."""
 
     @classmethod
-    def make(cls, text: str, origin: Any, copied: bool) -> "Marker":
-        marker = cls(text)
+    def make(cls, path: str, origin: Any, copied: bool) -> "Marker":
+        # Made of the path alone, it could be that of a layer since removed, whose values a state
+        # may still hold.
+        marker = cls(f"{path}#{secrets.token_hex(4)}")
         marker.origin, marker.copied = origin, copied
         return marker
+
+
+class Held:
+    """The marker of a layer while an edit has it in hand: equal to the marker, but known again.
+
+    So `state.get` works with it, and what an edit makes of the layer is told from what it brings in.
+    """
+
+    def __init__(self, index: Any, own: bool):
+        self.marker, self.own = index.marker, own
+
+    def __eq__(self, other: object) -> bool:
+        # Two edits must not be the same to the cache of a jitted function.
+        return self is other if isinstance(other, Held) else self.marker == other
+
+    def __hash__(self) -> int:
+        return hash(self.marker)
+
+    def __repr__(self) -> str:
+        return repr(self.marker)
 
 
 def _state_indices(tree: Any) -> list[Match]:
@@ -84,69 +113,80 @@ def _state_indices(tree: Any) -> list[Match]:
 
 def has_state(tree: Any) -> bool:
     """Whether a `StateIndex` stands anywhere in the tree."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex))
-    return any(isinstance(leaf, eqx.nn.StateIndex) for leaf in leaves)
+    return any(issubclass(cls, eqx.nn.StateIndex) for cls in types_in(tree))
+
+
+def _held(tree: Any, own: bool, but: Container[int] = ()) -> Any:
+    """The tree with the markers in it held, except those held already and the indices `but`."""
+    edits: dict[tuple[int, ...], Edit] = {
+        match.address: lambda index: shallow_copy(index, marker=Held(index, own))
+        for match in _state_indices(tree)
+        if not isinstance(match.node.marker, Held) and id(match.node) not in but
+    }
+    return edited(tree, edits)
 
 
 def settle_markers(old: Any, new: Any) -> Any:
     """`new`, an edit of `old`, with markers of its own for layers that came from elsewhere.
 
-    Equinox's markers are text, equal in any two models of one class. But JAX carries the very text
-    object through every transformation, so a marker that is equal and not the same object came from
-    a model that was built separately; and one that stands in more places than before was copied.
+    Equinox's markers are text, equal in any two models of one class, and even the same object once
+    both went through one jitted function. So the objects tell: a `StateIndex` that is one of `old`,
+    or was held as one, is of this model, and all others are not.
     """
     before = _state_indices(old)
-    native = {match.node.marker: match.node.marker for match in before}
+    mine = {id(match.node) for match in before}
     places = {(match.node.marker, match.path) for match in before}
-    # As many places may share a marker as did before (`eqx.nn.Shared`); one, if it is new here.
-    room = dict(Counter(match.node.marker for match in before))
-    after = _state_indices(new)
-    used = {*native, *(match.node.marker for match in after)}
-    edits: dict[tuple[int, ...], Callable] = {}
+    # As many places may share a marker as did before.
+    room = Counter(match.node.marker for match in before)
 
-    def distance(match: Match) -> int:
+    def is_own(match: Match) -> bool:
         marker = match.node.marker
-        if marker in native and native[marker] is not marker:
-            return 2
-        return int((marker, match.path) not in places)
+        return marker.own if isinstance(marker, Held) else id(match.node) in mine
 
+    def has_moved(match: Match) -> bool:
+        return (match.node.marker, match.path) not in places
+
+    edits: dict[tuple[int, ...], Edit] = {}
     # Who stands where it stood before is the first to keep its marker.
-    for match in sorted(after, key=distance):
-        marker, foreign = match.node.marker, distance(match) == 2
-        allowed = room.get(marker, 1)
-        if allowed > 0 and not foreign:
-            room[marker] = allowed - 1
-            continue
-        fresh = Marker.make(_unused(match.path, used), marker, copied=not foreign)
-        used.add(fresh)
-        edits[match.address] = lambda index, fresh=fresh: shallow_copy(index, marker=fresh)
+    for match in sorted(_state_indices(new), key=has_moved):
+        marker, own = match.node.marker, is_own(match)
+        origin = marker.marker if isinstance(marker, Held) else marker
+        settled = origin
+        if own and room[origin] > 0:
+            room[origin] -= 1
+        else:
+            settled = Marker.make(match.path, origin, copied=own)
+        if settled is not marker:
+            edits[match.address] = lambda index, settled=settled: shallow_copy(
+                index, marker=settled
+            )
     return edited(new, edits)
-
-
-def _unused(path: str, used: set) -> str:
-    text, n = path, 1
-    while text in used:
-        n += 1
-        text = f"{path}#{n}"
-    return text
 
 
 def graft_edits(model: Any, edits: Mapping[tuple[int, ...], Edit], adopt: bool = True) -> Any:
     """`edited`, with what is new settled in: its inference mode (if `adopt`) and state markers."""
     mode = InferenceMode(model)
-    stateful = False
+    # An edit of the root looks at the whole model anyway, and then no other need look.
+    may_hold = () not in edits or has_state(model)
+    mine: set[int] | None = None
 
     def grafting(edit: Edit) -> Edit:
         def graft(node: Any) -> Any:
-            nonlocal stateful
-            new = edit(node)
-            stateful = stateful or (new is not node and has_state(new))
+            nonlocal mine
+            held = _held(node, own=True) if may_hold and has_state(node) else node
+            new = edit(held)
+            if new is held:
+                return node
+            if has_state(new):
+                if mine is None:
+                    mine = {id(match.node) for match in _state_indices(model)}
+                new = _held(new, own=False, but=mine)
             return mode.given_to(new, node) if adopt else new
 
         return graft
 
     new = edited(model, {address: grafting(edit) for address, edit in edits.items()})
-    return settle_markers(model, new) if stateful else new
+    return new if mine is None else settle_markers(model, new)
 
 
 def extend_state(
@@ -167,7 +207,8 @@ def extend_state(
 
     **Raises:**
 
-    - `ValueError`: a grafted layer has no initial state and no `donor` knows it.
+    - `ValueError`: a grafted layer has no initial state and no `donor` knows it, or two layers would
+        share their state because they were joined by other means than an edit.
 
     **Example:**
 
@@ -182,21 +223,35 @@ def extend_state(
 
     ```
     """
-    values = [
-        shallow_copy(match.node, init=_state_value(match, state, donor))
-        for match in _state_indices(model)
-    ]
+    indices = _state_indices(model)
+    _check_distinct(indices)
+    values = [shallow_copy(m.node, init=_state_value(m, state, donor)) for m in indices]
     return eqx.nn.State(values)
+
+
+def _check_distinct(indices: list[Match]) -> None:
+    # A marker that is no text was never replaced by `make_with_state`: a layer stands there twice.
+    paths: dict[str, str] = {}
+    for match in indices:
+        marker = match.node.marker
+        if isinstance(marker, str) and marker in paths:
+            raise ValueError(
+                f"The layers at {paths[marker]!r} and {match.path!r} have one state marker, "
+                f"{str(marker)!r}, and would share their state. Put one of them in by an edit, as in "
+                "select(model, ...).set(layer): that gives it a marker of its own."
+            )
+        if isinstance(marker, str):
+            paths[marker] = match.path
 
 
 def _state_value(match: Match, state: eqx.nn.State, donor: eqx.nn.State | None) -> Any:
     index, marker = match.node, match.node.marker
-    origin = getattr(marker, "origin", marker)
-    for source, known_as in (
-        (state, marker),
-        (state, origin if getattr(marker, "copied", False) else marker),
-        (donor, origin),
-    ):
+    places, source = [(state, marker)], state
+    while isinstance(marker, Marker):
+        # What came from elsewhere was known by its earlier markers there.
+        source, marker = (source if marker.copied else donor), marker.origin
+        places.append((source, marker))
+    for source, known_as in places:
         if source is not None:
             try:
                 return source.get(shallow_copy(index, marker=known_as))

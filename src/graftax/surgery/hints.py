@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import equinox as eqx
 from ..paths.errors import did_you_mean, listed, nearest
 from ..paths.parse import Pattern, parse
 from ..paths.path import join, walk
-from ..paths.search import search
+from ..paths.search import Match, search
 from ..paths.steps import Key, Position
 from ..paths.tree import children, level_of
 
@@ -31,21 +32,26 @@ def _is_part(node: Any):
     return lambda other: other is not node and bool(level_of(other).children)
 
 
-def no_match(model: Any, query: Any) -> str:
-    """Why nothing meets the query."""
-    for group in query.groups:
-        for pattern in group:
+def no_match(outer: Sequence[Match], query: Any) -> str:
+    """Why nothing in any of the outer nodes meets the query."""
+    reason = next(filter(None, _reasons(outer, query)))
+    if not outer[0].path:
+        return reason
+    return f"Inside {listed([repr(match.path) for match in outer], 3)}: {reason}"
+
+
+def _reasons(outer: Sequence[Match], query: Any) -> Iterator[str | None]:
+    for alternative in query.alternatives:
+        for pattern in alternative.patterns:
             if isinstance(pattern, re.Pattern):
-                reason = _no_regex_match(model, pattern)
+                yield _no_regex_match(outer, pattern)
             else:
-                reason = _no_pattern_match(model, parse(pattern))
-            if reason:
-                return reason
-    return _no_node_passes(model, query)
+                yield _no_pattern_match(outer, parse(pattern))
+    yield _no_node_passes(outer, query)
 
 
-def _no_regex_match(model: Any, pattern: re.Pattern) -> str | None:
-    paths = [path for path, _ in walk(model)]
+def _no_regex_match(outer: Sequence[Match], pattern: re.Pattern) -> str | None:
+    paths = [path for each in outer for path, _ in walk(each.node)]
     if any(pattern.fullmatch(path) for path in paths):
         return None
     partly = [path for path in paths if pattern.search(path)]
@@ -55,9 +61,10 @@ def _no_regex_match(model: Any, pattern: re.Pattern) -> str | None:
     return f"No path matches the regular expression {pattern.pattern!r}.{hint}"
 
 
-def _no_pattern_match(model: Any, pattern: Pattern) -> str | None:
-    if search(model, pattern):
+def _no_pattern_match(outer: Sequence[Match], pattern: Pattern) -> str | None:
+    if any(search(each.node, pattern) for each in outer):
         return None
+    model = outer[0].node
     if not pattern.pinned:
         return _no_such_label(model, pattern)
     for length in range(len(pattern.steps) - 1, -1, -1):
@@ -71,9 +78,8 @@ def _no_such_label(model: Any, pattern: Pattern) -> str:
     by_label: dict[str, list[str]] = {}
     for path, _ in walk(model):
         by_label.setdefault(path.rpartition(".")[2], []).append(path)
-    near = nearest(pattern.text, by_label)
-    hint = ""
-    if near:
+    hint = f" Those of the {type(model).__name__} are: {listed(children(model))}."
+    if near := nearest(pattern.text, by_label):
         hint = f" Did you mean {near[0]!r} ({listed(by_label[near[0]], 3)})?"
     return f"No label matches {pattern.text!r}.{hint}"
 
@@ -107,17 +113,22 @@ def _step_text(step: Any) -> str:
     return f"[{step.key!r}]" if isinstance(step, Key) else getattr(step, "text", "**")
 
 
-def _no_node_passes(model: Any, query: Any) -> str:
+def _no_node_passes(outer: Sequence[Match], query: Any) -> str:
     wanted = " and ".join(query.descriptions)
-    if not query.groups:
-        kinds = Counter(type(node).__name__ for _, node in walk(model))
+    if not query.alternatives:
+        kinds = Counter(type(node).__name__ for each in outer for _, node in walk(each.node))
         return (
             f"No node is {wanted}. There are: {listed(f'{n} {kind}' for kind, n in kinds.items())}."
             + did_you_mean(wanted, kinds)
         )
-    asked = " and ".join(repr(getattr(p, "pattern", p)) for group in query.groups for p in group)
+    patterns = [p for alternative in query.alternatives for p in alternative.patterns]
+    asked = " and ".join(repr(getattr(p, "pattern", p)) for p in patterns)
     candidates = [
-        m for g in query.groups for p in g if isinstance(p, str) for m in search(model, parse(p))
+        match
+        for each in outer
+        for pattern in patterns
+        if isinstance(pattern, str)
+        for match in search(each.node, parse(pattern))
     ]
     there = Counter(type(match.node).__name__ for match in candidates)
     return (

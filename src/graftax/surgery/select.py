@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .criteria import find, read_criteria
+from .criteria import find, read_criteria, whole
 from .selection import Selection
 
 
@@ -43,7 +43,7 @@ def select(model: Any, *criteria: Any, expect: int | None = None) -> Selection:
     ```
     """
     query = read_criteria(criteria)
-    selection = Selection(model, find(model, query), query)
+    selection = Selection(model, find(whole(model), query), query)
     return selection if expect is None else selection.expect(expect)
 
 

@@ -8,9 +8,9 @@ import jax
 
 from ..paths.errors import listed
 from ..paths.search import Match
-from .arguments import check_key, with_arguments
-from .criteria import Query, find, read_criteria
-from .edit import Edit, Items, at, rearranged
+from .arguments import check_key, takes_arguments, with_arguments
+from .criteria import Query, find, read_criteria, whole
+from .edit import Edit, Items, at, place, rearranged
 from .graft import InferenceMode, graft_edits, has_state, settle_markers
 from .hints import MatchError, NoMatchError, described, no_match
 from .update import update
@@ -29,15 +29,20 @@ class Selection:
     every array it does not touch is shared with the old model. Reading an empty selection is fine;
     editing with one raises `NoMatchError`.
 
+    `|`, `&` and `-` compare places: a wrapper and what it holds are one. Of the two, that of the left
+    selection stays.
+
     Source: Penzai's selectors (a selection is a value), jQuery.
     """
 
-    __slots__ = ("_matches", "_model", "_query")
+    __slots__ = ("_matches", "_model", "_outer", "_query")
 
-    def __init__(self, model: Any, matches: Sequence[Match], query: Query):
+    def __init__(
+        self, model: Any, matches: Sequence[Match], query: Query, outer: "Selection | None" = None
+    ):
         self._model = model
         self._matches = tuple(matches)
-        self._query = query
+        self._query, self._outer = query, outer
 
     # --- Reading ---
 
@@ -110,12 +115,7 @@ class Selection:
     def select(self, *criteria: Any) -> "Selection":
         """What `graftax.select(node, *criteria)` finds in each of the nodes, as one selection."""
         query = read_criteria(criteria)
-        found = {}
-        for outer in self._matches:
-            for inner in find(outer.node, query):
-                address = outer.address + inner.address
-                found[address] = Match(address, outer.keys + inner.keys, inner.node)
-        return Selection(self._model, [m for _, m in sorted(found.items())], query)
+        return Selection(self._model, find(self._matches, query), query, outer=self)
 
     def where(self, predicate: Callable[[Any], bool]) -> "Selection":
         """The nodes for which the predicate holds."""
@@ -129,18 +129,20 @@ class Selection:
         return self._of([self._matches[index]])
 
     def __or__(self, other: "Selection") -> "Selection":
-        merged = {match.address: match for match in (*self._same(other), *self._matches)}
-        return self._of([match for _, match in sorted(merged.items())])
+        merged = self._same(other) | {place(match): match for match in self._matches}
+        return self._of(sorted(merged.values(), key=lambda match: match.address))
 
     def __and__(self, other: "Selection") -> "Selection":
-        theirs = {match.address for match in self._same(other)}
-        return self._of([match for match in self._matches if match.address in theirs])
+        theirs = self._same(other)
+        if not theirs:
+            return other  # which knows why it is empty
+        return self._of([match for match in self._matches if place(match) in theirs])
 
     def __sub__(self, other: "Selection") -> "Selection":
-        theirs = {match.address for match in self._same(other)}
-        return self._of([match for match in self._matches if match.address not in theirs])
+        theirs = self._same(other)
+        return self._of([match for match in self._matches if place(match) not in theirs])
 
-    def _same(self, other: "Selection") -> tuple[Match, ...]:
+    def _same(self, other: "Selection") -> dict[tuple[int, ...], Match]:
         if not isinstance(other, Selection):
             raise TypeError(f"A selection combines with a selection, not a {type(other).__name__}.")
         if other._model is not self._model:
@@ -148,10 +150,10 @@ class Selection:
                 "These selections are of different models. An edit returns a new model: select "
                 "again on that one."
             )
-        return other._matches
+        return {place(match): match for match in other._matches}
 
     def _of(self, matches: Sequence[Match]) -> "Selection":
-        return Selection(self._model, matches, self._query)
+        return Selection(self._model, matches, self._query, self._outer)
 
     # --- Editing ---
 
@@ -173,7 +175,10 @@ class Selection:
         - `TypeError`: `fn` needs a key and none is given, or one is given and not taken.
         """
         check_key(fn, key)
-        return self._edited([with_arguments(fn, match.path, key) for match in self._some()])
+        matches = self._some()
+        if not takes_arguments(fn):
+            return self._edited([fn] * len(matches))
+        return self._edited([with_arguments(fn, match.path, key) for match in matches])
 
     def set(self, value: Any) -> Any:
         """The model with `value` in the place of each node. Raises `NoMatchError` if there is none."""
@@ -189,7 +194,7 @@ class Selection:
             raise MatchError(f"{len(self)} nodes are selected; {len(values)} values were given.")
         return self._edited([lambda _, value=value: value for value in values])
 
-    def update(self, **fields: Any) -> Any:
+    def update(self, /, **fields: Any) -> Any:
         """The model with these fields changed in each node: `graftax.update` on every match."""
         edits = [lambda node: update(node, **fields)] * len(self._some())
         return self._edited(edits, adopt=False)
@@ -248,12 +253,12 @@ class Selection:
 
     def why_empty(self) -> str:
         """Why an empty selection is empty, with the nearest right answer."""
-        reason = no_match(self._model, self._query)
-        return (
-            reason
-            if not find(self._model, self._query)
-            else "The selection was narrowed to nothing."
-        )
+        outer = whole(self._model) if self._outer is None else self._outer.matches
+        if self._outer is not None and not outer:
+            return self._outer.why_empty()
+        if find(outer, self._query):
+            return "The selection was narrowed to nothing."
+        return no_match(outer, self._query)
 
     # --- As a specification ---
 

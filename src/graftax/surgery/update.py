@@ -1,16 +1,19 @@
 """Other values for the fields of one node, static ones included."""
 
+import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
 
 from ..paths.errors import did_you_mean, listed
-from ..paths.tree import INNER, children, kind_of, level_of, rebuild, shallow_copy
+from ..paths.tree import INNER, kind_of, level_of, shallow_copy
 from ..structure.base import StructuralLayer
+from ..structure.labels import as_layers
 
 
-def update(node: Any, **fields: Any) -> Any:
+def update(node: Any, /, **fields: Any) -> Any:
     """The node with other values in some fields, static fields such as `stride` included.
 
     Labels are fields, and a wrapper passes on what is not its own. Converters and `__check_init__`
@@ -50,14 +53,20 @@ def update(node: Any, **fields: Any) -> Any:
         return _updated_module(node, mine)
     if dataclasses.is_dataclass(node):
         return dataclasses.replace(node, **mine)  # pyright: ignore[reportArgumentType]
-    return rebuild(node, children(node) | mine)
+    if isinstance(node, tuple):
+        return node._replace(**mine)  # pyright: ignore[reportAttributeAccessIssue]
+    changed = copy.copy(node)
+    changed.update(mine)
+    return changed
 
 
 def _own_fields(node: Any) -> tuple[str, ...]:
     if dataclasses.is_dataclass(node):
         names = tuple(f.name for f in dataclasses.fields(node))
         return names + (node.labels if isinstance(node, StructuralLayer) else ())
-    return tuple(key for key in children(node) if isinstance(key, str))
+    if isinstance(node, Mapping):
+        return tuple(key for key in node if isinstance(key, str))
+    return getattr(node, "_fields", ())
 
 
 def _update_inner(node: Any, fields: dict[str, Any], own: tuple[str, ...]) -> Any:
@@ -75,7 +84,9 @@ def _update_inner(node: Any, fields: dict[str, Any], own: tuple[str, ...]) -> An
 
 def _updated_module(node: Any, fields: dict[str, Any]) -> Any:
     if isinstance(node, StructuralLayer):
-        layers = fields.get("layers", node.layers)
+        layers = node.layers
+        if "layers" in fields:
+            layers = as_layers(type(node), (fields["layers"],), {})
         labelled = {name: value for name, value in fields.items() if name in node.labels}
         fields = {name: value for name, value in fields.items() if name not in labelled}
         fields["layers"] = layers._replace(**labelled) if labelled else layers
@@ -83,6 +94,8 @@ def _updated_module(node: Any, fields: dict[str, Any]) -> Any:
     new = shallow_copy(
         node, **{k: convert(v) if (convert := converters[k]) else v for k, v in fields.items()}
     )
+    if isinstance(new, StructuralLayer):
+        new._check()
     for cls in type(node).__mro__:
         if "__check_init__" in cls.__dict__:
             cls.__dict__["__check_init__"](new)

@@ -1,0 +1,204 @@
+"""One file for a model: its arrays by path, its structure in the header."""
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from safetensors.numpy import save_file
+
+from ..paths.path import join
+from ..surgery.select import select
+from .decode import Decoder, Stored, is_stored, materialised
+from .encode import Encoder
+from .errors import FormatError
+from .names import Names
+from .tensors import TensorFile
+
+FORMAT = 1
+_HEADER = "graftax"
+
+
+def save(file: str | os.PathLike, model: Any, state: eqx.nn.State | None = None) -> None:
+    """Write a model to one `.safetensors` file: `load(file)` is the model, bit for bit.
+
+    The arrays are keyed by their path; any safetensors reader can read them. Arrays that stand in
+    several places are stored once. The file is written beside its place and then moved there, so that
+    a crash leaves the old file whole.
+
+    **Arguments:**
+
+    - `file`: where to write.
+    - `model`: any pytree of Equinox's and graftax's layers, plain containers, arrays and public
+        functions.
+    - `state`: its `eqx.nn.State`, if it has one.
+
+    **Raises:**
+
+    - `UnsavableError`: a lambda, a local function or class, or an object that is no part of a model;
+        names its path.
+    - `OSError`: the file cannot be written.
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx, jax, tempfile, os
+    >>> file = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> gx.save(file, gx.Chain(act=jax.nn.relu))
+    >>> gx.load(file)
+    Chain(act=relu)
+
+    ```
+    """
+    encoder = Encoder(model)
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "graftax": version("graftax"),
+        "equinox": version("equinox"),
+        "model": encoder.encode(model, ""),
+    }
+    if state is not None:
+        header["state"] = _encoded_state(encoder, model, state)
+    write_tensors(file, encoder.arrays, {_HEADER: json.dumps(header)})
+
+
+def _encoded_state(encoder: Encoder, model: Any, state: eqx.nn.State) -> list[list[Any]]:
+    encoded = {}
+    for index in _indices(model):
+        marker = encoder.markers[index.marker]
+        value = state.get(index)
+        encoded.setdefault(marker, encoder.encode(value, join("state", marker)))
+    return [[marker, value] for marker, value in encoded.items()]
+
+
+def _indices(tree: Any) -> list[eqx.nn.StateIndex]:
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex))
+    return [leaf for leaf in leaves if isinstance(leaf, eqx.nn.StateIndex)]
+
+
+def write_tensors(
+    file: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Write a safetensors file, whole or not at all."""
+    path = Path(file)
+    whole = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        save_file(whole, temporary, metadata)
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) -> Any:
+    """Read a model that `save` wrote, architecture included: no pickle, no import, no code of the file's.
+
+    Only what a name can safely mean is looked up: layers of Equinox and graftax, functions of `jax.nn`
+    and `jax.numpy`, and the `types` handed over. An unknown subclass of a container comes back as its
+    standard base, with a warning.
+
+    **Arguments:**
+
+    - `file`: what `save` wrote.
+    - `types`: further classes and functions that the file may name.
+    - `where`: a criterion, as in `graftax.select`, that picks one node: only that is read.
+
+    **Returns:**
+
+    The model; with a saved state, the pair `(model, state)`. With `where`, the one node.
+
+    **Raises:**
+
+    - `FileNotFoundError`: there is no such file.
+    - `FormatError`: it is damaged, hostile, of a newer format, or names what is not known here.
+
+    **Example:**
+
+    ```python
+    >>> import equinox as eqx, graftax as gx, jax, tempfile, os
+    >>> file = os.path.join(tempfile.mkdtemp(), "model.safetensors")
+    >>> gx.save(file, gx.Chain(up=eqx.nn.Linear(2, 3, key=jax.random.key(0)), act=jax.nn.relu))
+    >>> gx.load(file, where="up").weight.shape
+    (3, 2)
+
+    ```
+    """
+    tensors = TensorFile(file)
+    header = _header(tensors)
+    decoder = Decoder(Names(types))
+    skeleton = _guarded(file, lambda: decoder.decode(header["model"]))
+    for warning in dict.fromkeys(decoder.warnings):
+        warnings.warn(warning, stacklevel=2)
+    if where is not None:
+        return _filled(file, select(skeleton, where).one(), tensors)
+    if "state" not in header:
+        return _filled(file, skeleton, tensors)
+    pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
+    model, values = _filled(file, (skeleton, pairs), tensors)
+    return model, _guarded(file, lambda: _state(values))
+
+
+def _header(tensors: TensorFile) -> dict[str, Any]:
+    name = str(tensors.path)
+    if _HEADER not in tensors.metadata:
+        raise FormatError(
+            f"{name!r} holds tensors but no structure: it was not written by graftax.save. "
+            "Build the model and give the file to graftax.load_weights."
+        )
+    header = _guarded(tensors.path, lambda: json.loads(tensors.metadata[_HEADER]))
+    found = header.get("format") if isinstance(header, dict) else None
+    if type(found) is not int or found < 1 or "model" not in header:
+        raise FormatError(f"{name!r} has a header that cannot be read.")
+    if found > FORMAT:
+        raise FormatError(
+            f"{name!r} is of format {found}; this version of graftax reads up to format {FORMAT}. "
+            "Install a newer graftax."
+        )
+    return header
+
+
+def _guarded(file: Any, read: Callable[[], Any]) -> Any:
+    # The header is anybody's text. Whatever it makes the decoder stumble over, it is the file's fault.
+    try:
+        return read()
+    except FormatError as error:
+        raise FormatError(f"{str(file)!r} cannot be loaded: {error}.") from None
+    except (Exception, RecursionError) as error:
+        raise FormatError(
+            f"{str(file)!r} cannot be loaded: its structure is damaged ({type(error).__name__}: {error})."
+        ) from error
+
+
+def _filled(file: Any, skeleton: Any, tensors: TensorFile) -> Any:
+    made: dict[str, Any] = {}
+
+    def fill(leaf: Any) -> Any:
+        if not isinstance(leaf, Stored):
+            return leaf
+        # One array that stands in several places is one object again.
+        key = json.dumps(leaf.entry, sort_keys=True)
+        if key not in made:
+            made[key] = materialised(leaf, tensors)
+        return made[key]
+
+    return _guarded(file, lambda: jax.tree.map(fill, skeleton, is_leaf=is_stored))
+
+
+def _state(pairs: list[tuple[str, Any]]) -> eqx.nn.State:
+    indices = []
+    for marker, value in pairs:
+        index = eqx.nn.StateIndex(value)
+        object.__setattr__(index, "marker", marker)
+        indices.append(index)
+    return eqx.nn.State(indices)

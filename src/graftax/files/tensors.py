@@ -1,0 +1,93 @@
+"""The tensors of one safetensors file, read one by one.
+
+The `safetensors` package checks the file; the bytes are read here, because its NumPy half knows no
+float8 and because only what is asked for is to be read.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from .errors import FormatError
+
+DTYPES = {
+    "BOOL": "bool",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+    "C64": "complex64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+"""From the name of a dtype in a file to JAX's."""
+
+
+class TensorFile(Mapping[str, np.ndarray]):
+    """A safetensors file as a mapping from name to array. `bytes_read` counts what was read of it.
+
+    Raises `FormatError` for a file that is damaged, `FileNotFoundError` for one that is not there.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.bytes_read = 0
+        if not self.path.is_file():
+            raise FileNotFoundError(f"There is no file {str(self.path)!r}.")
+        try:
+            with safe_open(self.path, framework="np"):
+                pass
+            with open(self.path, "rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header: dict[str, Any] = json.loads(file.read(length))
+        except (SafetensorError, ValueError, RecursionError, OSError) as error:
+            raise FormatError(
+                f"{str(self.path)!r} is no whole safetensors file: {error}"
+            ) from error
+        self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
+        self._entries = header
+        self._start = 8 + length
+
+    def dtype(self, name: str) -> np.dtype:
+        """The dtype of a tensor, without reading it."""
+        stored = self._entries[name]["dtype"]
+        if stored not in DTYPES:
+            raise FormatError(
+                f"{str(self.path)!r}: {name!r} has the dtype {stored}, unknown to JAX."
+            )
+        return jnp.dtype(DTYPES[stored])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return tuple(self._entries[name]["shape"])
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        dtype = self.dtype(name)
+        begin, end = self._entries[name]["data_offsets"]
+        count = (end - begin) // dtype.itemsize
+        array = np.fromfile(self.path, dtype, count, offset=self._start + begin)
+        if array.size != count:
+            raise FormatError(f"{str(self.path)!r} ends inside {name!r}: it was cut short.")
+        self.bytes_read += end - begin
+        return array.reshape(self.shape(name))
+
+    def __iter__(self):
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
