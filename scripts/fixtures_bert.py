@@ -125,7 +125,8 @@ def bert() -> list[Fixture]:
             _bert_config(hidden_act="silu", num_attention_heads=2, tie_word_embeddings=False),
             _bert(61),
             logits,
-            note="masked LM, head not tied, silu",
+            note="masked LM, head not tied, silu; the bias is cls.predictions.decoder.bias, and "
+            "cls.predictions.bias counts for nothing",
         ),
         hugging_face(
             "classification",

@@ -55,6 +55,7 @@ def check_versions() -> None:
         raise SystemExit(f"these fixtures are made with {PINNED}, but found {found}")
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+    torch.backends.mkldnn.enabled = False  # its convolutions round more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _draw(
     if name == "layer_scale_parameter":
         return rng.uniform(0.3, 1.0, shape)
     if len(shape) < 2:
-        return rng.normal(0, 0.2, shape)
+        return rng.normal(0.8 if kind == "BatchNorm2d" else 0, 0.2, shape)
     if kind == "Embedding" and shape[0] > 60:
         # Tokens: large ones tied to the head would make a model repeat its last token for ever.
         return rng.normal(0, 0.15, shape)
@@ -142,6 +143,29 @@ def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
             module.num_batches_tracked = torch.tensor(int(rng.integers(10, 99)))
 
 
+def calibrate(model: torch.nn.Module, rng: np.random.Generator, images: np.ndarray) -> None:
+    """Statistics in proportion to those that images have, as in a trained network.
+
+    Otherwise signals fade with depth, and in channels that no image lights up weights do not count.
+    The factors, and the bias in `_draw`, are such that every weight shows, and rounding does not.
+    """
+
+    def near(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
+        shift = torch.from_numpy(rng.normal(0, 0.2, mean.shape).astype(np.float32))
+        scale = torch.from_numpy(rng.uniform(1.5, 4.0, mean.shape).astype(np.float32))
+        module.running_mean = mean + shift * variance.sqrt()
+        size = variance + 0.5 * mean**2
+        module.running_var = (size + 0.5 * size.mean()) * scale
+
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    hooks = [module.register_forward_pre_hook(near) for module in norms]
+    with torch.no_grad():
+        model(torch.from_numpy(image(rng, 32, *images.shape[1:])))
+    for hook in hooks:
+        hook.remove()
+
+
 def _as_torch(arrays: dict[str, np.ndarray], dtype: torch.dtype) -> Tensors:
     tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     return {name: t.to(dtype) if t.is_floating_point() else t.long() for name, t in tensors.items()}
@@ -149,14 +173,12 @@ def _as_torch(arrays: dict[str, np.ndarray], dtype: torch.dtype) -> Tensors:
 
 def _named_gradients(fixture: Fixture, model: torch.nn.Module, scratch: Path) -> Tensors:
     """The gradients by the names in the file, which are not always those in the program."""
-    buffers = {id(buffer) for buffer in model.buffers()}
     values = {id(p): p.data for p in model.parameters()}
     for parameter in model.parameters():
         parameter.data = parameter.grad
     fixture.save(model, scratch)
     for parameter in model.parameters():
         parameter.data = values[id(parameter)]
-    assert not buffers & values.keys()
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     return {
         name: gradient
@@ -214,10 +236,12 @@ def make(fixture: Fixture, scratch: Path) -> None:
     rng = fixture.rng
     model = fixture.build().eval()
     randomise(model, rng)
+    arrays = fixture.inputs(rng)
+    if "pixel_values" in arrays:
+        calibrate(model, rng, arrays["pixel_values"])
     fixture.save(model, directory)
     with contextlib.suppress(FileNotFoundError):
         (directory / "generation_config.json").unlink()
-    arrays = fixture.inputs(rng)
     results = _results(fixture, model, arrays, scratch)
     io = {f"input.{name}": torch.from_numpy(array) for name, array in arrays.items()}
     io |= {name: _compact(value) for name, value in results.items()}
@@ -251,7 +275,7 @@ def check(fixture: Fixture, scratch: Path) -> str:
         if name.startswith("input.")
     }
     worst = {}
-    for dtype, limit in ((torch.float32, 1e-6), (torch.float64, 5e-6)):
+    for dtype, limit in ((torch.float32, 1e-6), (torch.float64, 2e-6)):
         model = fixture.load(directory).to(dtype)
         results = _results(fixture, model, arrays, scratch)
         expected = {name: value for name, value in stored.items() if not name.startswith("input.")}
@@ -266,11 +290,7 @@ def check(fixture: Fixture, scratch: Path) -> str:
     size = sum(file.stat().st_size for file in directory.iterdir())
     if size > fixture.max_bytes:
         raise ValueError(f"{directory} has {size} bytes")
-    spread = max(
-        value.abs().max().item() for name, value in stored.items() if name.startswith("output.")
-    )
     return (
         f"{fixture.family}/{fixture.name}: {size / 1000:.0f} kB, "
-        f"off by {worst[torch.float32]:.1e} (float64: {worst[torch.float64]:.1e}), "
-        f"outputs up to {spread:.1f}"
+        f"off by {worst[torch.float32]:.1e} (float64: {worst[torch.float64]:.1e})"
     )

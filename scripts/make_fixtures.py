@@ -43,6 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     common.check_versions()
     fixtures = [fixture for family in FAMILIES for fixture in family()]
+    known = {name for f in fixtures for name in (f.family, f"{f.family}/{f.name}")}
+    if unknown := set(options.names) - known:
+        parser.error(f"no fixture is called {sorted(unknown)}; there are {sorted(known)}")
     chosen = [
         fixture
         for fixture in fixtures
