@@ -8,49 +8,36 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 SAMPLE = 2e-3
-"""Seconds that one sample takes at least, by repetition if need be, so that the clock is fine enough."""
+"""Seconds of one sample, at least: what is faster is repeated, so that the clock is fine enough."""
 
 
-class Row(NamedTuple):
-    """One line of the table. `goal` is what the ratio may be at most; None if there is none."""
+class Case(NamedTuple):
+    """Two functions to compare. `goal` is what our time may be at most, as a part of the peer's."""
 
     task: str
     size: str
-    ours: float
-    peer: float
+    ours: Callable[[], Any]
+    peer: Callable[[], Any]
     peer_name: str
-    goal: float | None
-
-    @property
-    def ratio(self) -> float:
-        """Our time over the peer's."""
-        return self.ours / self.peer
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the goal is met; None if there is none."""
-        return None if self.goal is None else self.ratio <= self.goal
+    goal: float | None = None
 
 
-def interleaved(
-    functions: Sequence[Callable[[], Any]], seconds: float, least: int = 9
-) -> list[float]:
+def interleaved(functions: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
     """The median time of each function, in seconds, measured by turns: A B A B ...
 
-    So what else the machine does meanwhile falls on all of them alike. As `timeit` does, the garbage
-    collector is left out.
+    It is the time of the processor that this process used, so other processes do not show; and what
+    still shows of them, a colder cache say, falls on all functions alike. As in `timeit`, the garbage
+    collector waits.
     """
-    repeats = [max(1, round(SAMPLE / _sample(function, 1))) for function in functions]
-    repeats = [max(1, round(n * SAMPLE / _sample(f, n) / n)) * n for f, n in zip(functions, repeats)]
+    repeats = [_repeats(function) for function in functions]
     samples: list[list[float]] = [[] for _ in functions]
     gc.collect()
     gc.disable()
     try:
         end = time.perf_counter() + seconds
-        while len(samples[0]) < least or time.perf_counter() < end:
+        while len(samples[0]) < 9 or time.perf_counter() < end:
             for function, n, taken in zip(functions, repeats, samples, strict=True):
                 taken.append(_sample(function, n) / n)
     finally:
@@ -58,8 +45,52 @@ def interleaved(
     return [statistics.median(taken) for taken in samples]
 
 
+def _repeats(function: Callable[[], Any]) -> int:
+    n = 1
+    while (taken := _sample(function, n)) < SAMPLE:
+        n *= max(2, min(100, round(SAMPLE / max(taken, 1e-9))))
+    return n
+
+
 def _sample(function: Callable[[], Any], repeats: int) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(repeats):
         function()
-    return time.perf_counter() - start
+    return time.process_time() - start
+
+
+def print_table(title: str, cases: Sequence[Case], seconds: float) -> None:
+    """Measure the cases, each for so many seconds, and print a row for each."""
+    table = Table(title=title, title_justify="left")
+    for heading in ("task", "size", "graftax", "peer", "", "ratio", "goal", "met"):
+        left = heading in ("task", "")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "task")
+    console = Console()
+    with console.status("measuring") as status:
+        for case in cases:
+            status.update(f"{case.task}, {case.size}")
+            ours, peer = interleaved((case.ours, case.peer), seconds)
+            table.add_row(
+                case.task,
+                case.size,
+                _time(ours),
+                _time(peer),
+                case.peer_name,
+                f"{ours / peer:.2g}",
+                "" if case.goal is None else f"<= {case.goal:g}",
+                _verdict(ours / peer, case.goal),
+            )
+    console.print(table)
+
+
+def _verdict(ratio: float, goal: float | None) -> str:
+    if goal is None:
+        return ""
+    return "[green]yes[/]" if ratio <= goal else "[red]no[/]"
+
+
+def _time(seconds: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"

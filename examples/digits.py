@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,11 +15,9 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 from rich.table import Table
-from rich.text import Text
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -98,7 +97,7 @@ def add_lora(model, key):
 
 
 def odd_even_head(model, key):
-    """Two classes, not ten: a guess is right half the time."""
+    """Two classes, so that chance alone gives 50 %."""
     head = eqx.nn.Linear(2 * WIDTH, 2, key=key)
     return gx.select(model, "head").set(head)
 
@@ -213,13 +212,14 @@ def spelled(criteria: tuple) -> str:
 def main(seed: int) -> None:
     started = time.perf_counter()
     console = Console(highlight=False)
+    console.print("[bold]A residual network learns to read digits.[/bold]\n")
     keys = jax.random.split(jax.random.key(seed), 4)
     train, test = load()
     everything = eqx.is_inexact_array
     rows = []
 
     def code(text: str) -> None:
-        console.print(Syntax(text, "python", background_color="default", word_wrap=True))
+        console.print(Syntax(text, "python", theme="ansi_dark", word_wrap=True))
 
     def run(operation: str, model: Any, where: Any, steps: int, rate=2e-2, task=lambda data: data):
         """Train what `where` selects, and note what that did."""
@@ -234,14 +234,13 @@ def main(seed: int) -> None:
         rows.append(Row(operation, at_once, trained, size, selection.size))
         return model
 
-    console.print("[bold]A residual network learns to read digits.[/bold]\n")
     model = run("ten digits", build(keys[0]), everything, 500, 5e-3)
 
     console.print("[bold]What select finds in it:[/bold]\n")
     for criteria in QUESTIONS:
         code(spelled(criteria))
-        paths = gx.select(model, *criteria).paths
-        console.print(Padding(Text(", ".join(paths)), (0, 0, 1, 4), expand=False))
+        paths = ", ".join(gx.select(model, *criteria).paths)
+        console.print(textwrap.indent(textwrap.fill(paths, console.width - 4), " " * 4) + "\n")
 
     console.print("[bold]Operations on it:[/bold]\n")
     code(inspect.getsource(tanh_in_bottlenecks))

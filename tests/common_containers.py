@@ -10,6 +10,7 @@ import equinox as eqx
 import hypothesis.strategies as st
 import jax
 import jaxtyping
+import pytest
 
 import graftax as gx
 
@@ -81,6 +82,18 @@ def square(x):
     return x * x
 
 
+MAKERS = {
+    "Chain": gx.Chain,
+    "Parallel": gx.Parallel,
+    "SkipConnection": gx.SkipConnection,
+    "PairwiseFusion": gx.PairwiseFusion,
+    "Repeat": gx.Repeat,
+    "branch": functools.partial(gx.branch, tuple),
+}
+each_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+CONTAINERS = (gx.Chain, gx.Parallel, gx.SkipConnection, gx.PairwiseFusion, gx.Repeat)
+
+
 @contextlib.contextmanager
 def without_annotation_checks() -> Iterator[None]:
     """As users run graftax: what only an annotation forbids must have a message of our own."""
@@ -94,6 +107,61 @@ def without_annotation_checks() -> Iterator[None]:
 def same_arrays(a: Any, b: Any) -> bool:
     """Equal structure, and equal leaves down to the bit and dtype."""
     return bool(eqx.tree_equal(a, b, typematch=True))
+
+
+def same(leaf):
+    return leaf
+
+
+def pick(ys):
+    return ys[0] + ys[1][0]
+
+
+def model(seed=0, dtype=None):
+    """Every container, wrappers, and layers in `op` and `shortcut`."""
+    return gx.Chain(
+        stem=linear(3, 4, seed, dtype),
+        act=jax.nn.gelu,
+        block=Bottleneck(
+            up=linear(4, 5, seed + 1, dtype),
+            down=gx.Remat(linear(5, 4, seed + 2, dtype)),
+            shortcut=linear(4, 4, seed + 3, dtype),
+        ),
+        heads=gx.Parallel(
+            a=gx.Repeat(inner=linear(4, 4, seed + 4, dtype), times=2),
+            b=gx.PairwiseFusion(only=linear(4, 4, seed + 5, dtype)),
+            op=gx.Chain(pick=pick, last=linear(4, 2, seed + 6, dtype)),
+        ),
+    )
+
+
+class Written(eqx.Module):
+    """The same model, written by hand."""
+
+    stem: eqx.nn.Linear
+    up: eqx.nn.Linear
+    down: eqx.nn.Linear
+    shortcut: eqx.nn.Linear
+    a: eqx.nn.Linear
+    b: eqx.nn.Linear
+    last: eqx.nn.Linear
+
+    def __call__(self, x):
+        x = jax.nn.gelu(self.stem(x))
+        x = self.down(self.up(x)) + self.shortcut(x)
+        return self.last(self.a(self.a(x)) + self.b(x))
+
+
+def by_hand(m):
+    return Written(
+        m.stem,
+        m.block.up,
+        m.block.down.layer,
+        m.block.shortcut,
+        m.heads.a.inner,
+        m.heads.b.only,
+        m.heads.op.last,
+    )
 
 
 # Kept to plain values: beartype draws random numbers, which hypothesis forbids inside a strategy.
@@ -112,7 +180,7 @@ _MAKERS = {
 
 
 class Spec(NamedTuple):
-    """A container, said in plain words. Modules are built outside of strategies: see `build`."""
+    """A container, said in plain words: `build` makes it."""
 
     kind: str
     labels: tuple[str, ...] | None

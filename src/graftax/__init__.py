@@ -1,95 +1,117 @@
 """Label the blocks of a model, find them by path, and operate on them."""
 
 # Structure
-# Paths and patterns
-from .paths import PatternError as PatternError  # isort: split
-
-from .paths import children as children, rebuild as rebuild, walk as walk
 from .structure import (
-    Cast as Cast,
-    Chain as Chain,
-    PairwiseFusion as PairwiseFusion,
-    Parallel as Parallel,
-    Remat as Remat,
-    Repeat as Repeat,
-    SkipConnection as SkipConnection,
-    StructuralLayer as StructuralLayer,
-    Vmap as Vmap,
-    Wrapper as Wrapper,
-    activations as activations,
-    branch as branch,
-    desugar as desugar,
+    Chain,
+    Parallel,
+    SkipConnection,
+    PairwiseFusion,
+    Repeat,
+    branch,
+    activations,
+    Vmap,
+    Remat,
+    Cast,
+    Wrapper,
+    StructuralLayer,
+    desugar,
+)
+
+# Paths and patterns
+from .paths import (
+    walk,
+    children,
+    rebuild,
+    PatternError,
 )
 
 # Select and operate
-from .surgery import Dispatch as Dispatch  # isort: split
-
 from .surgery import (
-    LoRA as LoRA,
-    MatchError as MatchError,
-    NoMatchError as NoMatchError,
-    Selection as Selection,
-    dispatch as dispatch,
-    extend_state as extend_state,
-    label_fn as label_fn,
-    replace_where as replace_where,
-    select as select,
-    tie as tie,
-    update as update,
+    select,
+    Selection,
+    replace_where,
+    update,
+    NoMatchError,
+    MatchError,
+    dispatch,
+    Dispatch,
+    tie,
+    label_fn,
+    extend_state,
+    LoRA,
+    merge_lora,
+    quantize,
+    QuantizedLinear,
+    fold_batch_norm,
+    expand_vocabulary,
+    resize_positions,
 )
 
 # Files
-from .files import FormatError as FormatError  # isort: split
-from .files import Layout as Layout
-from .files import Report as Report
-from .files import UnsavableError as UnsavableError
-from .files import WeightsError as WeightsError
-from .files import export_weights as export_weights
-from .files import load as load
-from .files import load_weights as load_weights
-from .files import save as save
+from .files import (
+    save,
+    load,
+    load_weights,
+    export_weights,
+    Layout,
+    Report,
+    FormatError,
+    UnsavableError,
+    WeightsError,
+)
 
 # Pretrained models
-from . import zoo as zoo  # isort: split
+from . import zoo
 
 __all__ = [
-    "Cast",
+    # Structure
     "Chain",
-    "Dispatch",
-    "FormatError",
-    "Layout",
-    "LoRA",
-    "MatchError",
-    "NoMatchError",
-    "PairwiseFusion",
     "Parallel",
-    "PatternError",
-    "Remat",
-    "Repeat",
-    "Report",
-    "Selection",
     "SkipConnection",
-    "StructuralLayer",
-    "UnsavableError",
-    "Vmap",
-    "WeightsError",
-    "Wrapper",
-    "activations",
+    "PairwiseFusion",
+    "Repeat",
     "branch",
-    "children",
+    "activations",
+    "Vmap",
+    "Remat",
+    "Cast",
+    "Wrapper",
+    "StructuralLayer",
     "desugar",
+    # Paths and patterns
+    "walk",
+    "children",
+    "rebuild",
+    "PatternError",
+    # Select and operate
+    "select",
+    "Selection",
+    "replace_where",
+    "update",
+    "NoMatchError",
+    "MatchError",
     "dispatch",
-    "export_weights",
-    "extend_state",
+    "Dispatch",
+    "tie",
     "label_fn",
+    "extend_state",
+    "LoRA",
+    "merge_lora",
+    "quantize",
+    "QuantizedLinear",
+    "fold_batch_norm",
+    "expand_vocabulary",
+    "resize_positions",
+    # Files
+    "save",
     "load",
     "load_weights",
-    "rebuild",
-    "replace_where",
-    "save",
-    "select",
-    "tie",
-    "update",
-    "walk",
+    "export_weights",
+    "Layout",
+    "Report",
+    "FormatError",
+    "UnsavableError",
+    "WeightsError",
+    # Pretrained models
     "zoo",
 ]

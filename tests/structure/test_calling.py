@@ -107,10 +107,14 @@ def test_the_state_goes_through_under_vmap_and_grad():
     )
     assert state.get(INDEX) == order
     assert jnp.array_equal(ys[1], run(2 * X, eqx.nn.State(model))[0])
-    gradient, state = jax.grad(
-        lambda x, state: (run(x, state)[0].sum(), run(x, state)[1]), has_aux=True
-    )(X, eqx.nn.State(model))
+
+    def total(x, state):
+        y, state = run(x, state)
+        return y.sum(), state
+
+    gradient, state = jax.grad(total, has_aux=True)(X, eqx.nn.State(model))
     assert state.get(INDEX) == order
+    assert jnp.array_equal(gradient, jnp.full_like(X, 3.0))
 
 
 def test_the_state_may_be_the_second_positional_argument():
@@ -284,42 +288,49 @@ def test_inside_equinox_sequential_the_split_key_is_folded():
     assert same_keys(model([], key=KEY), [folded(first, "a"), folded(second, "b")])
 
 
-def nested_draws(depth=3):
-    """Strategies for `(model, labels of each draw in order)`."""
-    children = st.just((draw, [()])) if depth == 0 else st.deferred(lambda: nested_draws(depth - 1))
-    labels = st.one_of(
-        st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1, max_size=3),
-        st.integers(1, 3).map(lambda n: list(range(n))),
-    )
-
-    @st.composite
-    def container(drawing):
-        keys = drawing(labels)
-        models, folds = [], []
-        kind = drawing(st.sampled_from(["chain", "parallel", "skip", "wrapped"]))
-        for key in keys:
-            model, below = drawing(children)
-            models.append(model)
-            folds += [(key, *each) for each in below]
-        layers = dict(zip(keys, models, strict=True)) if isinstance(keys[0], str) else models
-        if kind == "parallel":
-            # Each branch starts from an empty list, so that the lists only hold what it drew.
-            return gx.Parallel(layers, op=join), folds
-        if kind == "skip":
-            return gx.SkipConnection(layers, op=lambda y, x: y), folds
-        return (gx.Chain if kind == "chain" else lambda ls: gx.Remat(gx.Chain(ls)))(layers), folds
-
-    return st.just((draw, [()])) if depth == 0 else container()
+KEYS = st.one_of(
+    st.lists(st.sampled_from("abcdefgh"), unique=True, min_size=1, max_size=3).map(tuple),
+    st.integers(1, 3).map(lambda n: tuple(range(n))),
+)
+# What a random model looks like: None for a layer that draws, or (kind, {label or position: inside}).
+SHAPES = st.recursive(
+    st.none(),
+    lambda inside: st.tuples(
+        st.sampled_from(["chain", "parallel", "skip", "wrapped"]),
+        KEYS.flatmap(lambda keys: st.fixed_dictionaries(dict.fromkeys(keys, inside))),
+    ),
+    max_leaves=8,
+)
 
 
-@given(nested_draws())
+def record(seen, *, key):
+    return seen | {tuple(jax.random.key_data(key).tolist())}
+
+
+def built(shape):
+    """`(model, labels of each draw in order)`."""
+    if shape is None:
+        return record, [()]
+    kind, inside = shape
+    parts = {key: built(below) for key, below in sorted(inside.items())}
+    folds = [(key, *each) for key, (_, below) in parts.items() for each in below]
+    models = {key: model for key, (model, _) in parts.items()}
+    layers = models if isinstance(next(iter(models)), str) else list(models.values())
+    if kind == "parallel":
+        return gx.Parallel(layers, op=lambda outputs: frozenset.union(*outputs)), folds
+    if kind == "skip":
+        return gx.SkipConnection(layers, op=lambda y, x: y), folds
+    chain = gx.Chain(layers)
+    return (chain if kind == "chain" else gx.Wrapper(chain)), folds
+
+
+@given(SHAPES)
 @settings(max_examples=60)
-def test_in_every_model_each_draw_has_the_key_of_its_path(case):
-    model, folds = case
-    drawn = model([], key=KEY)
-    # A branch of a Parallel that follows a draw gets the list so far: only the new part counts.
-    got = {str(jax.random.key_data(key)) for key in drawn}
-    assert got == {str(jax.random.key_data(folded(KEY, *labels))) for labels in folds}
+def test_in_every_model_each_draw_has_the_key_of_its_path(shape):
+    model, folds = built(shape)
+    got = set(model(frozenset(), key=KEY))
+    expected = [tuple(jax.random.key_data(folded(KEY, *labels)).tolist()) for labels in folds]
+    assert got == set(expected)
     assert len(got) == len(folds)
 
 
@@ -413,7 +424,7 @@ def test_a_mask_reaches_an_attention_layer_three_levels_down(transform):
     masked = transform(lambda x, mask: model(x, mask=mask))(x, mask)
     expected = transform(lambda x, mask: by_hand(model, x, mask))(x, mask)
     assert jnp.allclose(masked, expected, atol=1e-6)
-    assert not jnp.allclose(masked, transform(model)(x), atol=1e-3)
+    assert not jnp.allclose(masked, transform(lambda x: model(x))(x), atol=1e-3)
 
 
 def test_the_gradient_goes_through_a_masked_attention_as_by_hand():
@@ -453,7 +464,7 @@ def test_a_layer_with_var_keywords_is_given_all_of_them():
         seen.update(keywords)
         return x
 
-    gx.Chain(a=gx.Remat(gx.Chain(b=layer)))(1, mask=2, anything=3, key=KEY)
+    gx.Chain(a=gx.Wrapper(gx.Chain(b=layer)))(1, mask=2, anything=3, key=KEY)
     assert seen.keys() == {"mask", "anything", "key"}
     assert (seen["mask"], seen["anything"]) == (2, 3)
     assert same_keys([seen["key"]], [folded(KEY, "a", "b")])
@@ -474,7 +485,7 @@ def test_inference_is_a_keyword_like_any_other():
 UNDECLARED = {
     "chain": lambda layer: gx.Chain(a=gx.Chain(b=gx.Chain(c=layer))),
     "parallel": lambda layer: gx.Parallel(a=gx.Parallel(b=layer)),
-    "op": lambda layer: gx.Parallel(a=jnp.tanh, op=gx.Chain(sum, layer)),
+    "op": lambda layer: gx.Parallel(a=jnp.tanh, op=gx.Chain(lambda x: x, layer)),
     "shortcut": lambda layer: gx.SkipConnection(a=jnp.tanh, shortcut=layer),
     "repeat": lambda layer: gx.Repeat(layer, times=0),
     "pairwise fusion": lambda layer: gx.PairwiseFusion(layer),
@@ -507,10 +518,34 @@ def test_a_keyword_is_refused_before_any_layer_runs():
     assert ran == []
 
 
-def test_what_equinox_sequential_holds_is_out_of_reach_and_said_so():
-    model = gx.Chain(Sequential([lambda x, *, key, mask=None: x]))
-    with pytest.raises(TypeError, match="No layer of this Chain takes the keyword 'mask'"):
-        model(X, mask=1)
+class Masked(eqx.Module):
+    """As `eqx.nn.Sequential` wants its layers: they take a key."""
+
+    def __call__(self, x, *, mask=0.0, key=None):
+        return x + mask
+
+
+def test_a_keyword_reaches_the_layers_of_equinox_sequential():
+    inner = Sequential([gx.Chain(b=Masked()), eqx.nn.Identity(), Sequential([Masked()])])
+    model = gx.Chain(a=Sequential([eqx.nn.Lambda(jnp.sin), inner, gx.Remat(Masked())]), c=Masked())
+    assert jnp.allclose(model(X, mask=2.0), jnp.sin(X) + 8.0)
+    assert jnp.allclose(eqx.filter_jit(model)(X, mask=2.0), jnp.sin(X) + 8.0)
+    assert jnp.array_equal(model(X), jnp.sin(X))
+    with pytest.raises(TypeError, match=r"takes the keyword 'masks'.*Did you mean 'mask'"):
+        model(X, masks=2.0)
+
+
+def test_a_keyword_the_key_and_the_state_reach_equinox_sequential_at_once():
+    seen = lambda x, *, mask, key: [*x, mask, key]
+    model = gx.Chain(a=Sequential([gx.Chain(b=seen), Sequential([gx.Chain(d=seen)])]))
+    first, second = jax.random.split(folded(KEY, "a"), 2)
+    (inner,) = jax.random.split(second, 1)
+    (mask1, key1, mask2, key2) = model([], mask=7, key=KEY)
+    assert (mask1, mask2) == (7, 7)
+    assert same_keys([key1, key2], [folded(first, "b"), folded(inner, "d")])
+    model = gx.Chain(a=Sequential([tally(1), gx.Chain(own(2), Masked()), Masked()]))
+    y, state = model(X, mask=3.0, state=eqx.nn.State(model))
+    assert jnp.array_equal(y, X + 1 + 2 + 6) and state.get(INDEX) == 12
 
 
 def test_the_input_is_no_keyword():
@@ -632,6 +667,13 @@ class PlainMethods:
         return x - mask
 
 
+@jax.custom_jvp
+def sine(x):
+    return jnp.sin(x)
+
+
+sine.defjvps(lambda tangent, _, x: jnp.cos(x) * tangent)
+
 MODULE = WithMethods(jnp.array(3.0))
 MASK = 0.5
 # A child, and what it must give for `X`, `mask=MASK` and a key.
@@ -666,7 +708,7 @@ CALLABLES = {
     ),
     "jax.checkpoint": (jax.checkpoint(jnp.sin), jnp.sin),
     "filter_checkpoint": (eqx.filter_checkpoint(jnp.sin), jnp.sin),
-    "custom_jvp": (jax.custom_jvp(jnp.sin), jnp.sin),
+    "custom_jvp": (sine, jnp.sin),
     "bound method of a module": (MODULE.method, lambda x: 3.0 * x),
     "bound method with mask": (MODULE.masked, lambda x: 3.0 * x + MASK),
     "jitted method": (MODULE.jitted, lambda x: 3.0 * x + MASK),

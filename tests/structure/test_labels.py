@@ -1,11 +1,8 @@
-"""How containers take their children, and what they refuse."""
+"""How containers take their children, and the labels that are fine."""
 
 import collections
-import functools
-import inspect
 import keyword
 import types
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -14,19 +11,16 @@ import pytest
 from hypothesis import given, strategies as st
 
 import graftax as gx
-from common_containers import AWKWARD_LABELS, Affine, Stem, double, increment, linear, square
-
-MAKERS = {
-    "Chain": gx.Chain,
-    "Parallel": gx.Parallel,
-    "SkipConnection": gx.SkipConnection,
-    "PairwiseFusion": gx.PairwiseFusion,
-    "Repeat": gx.Repeat,
-    "branch": functools.partial(gx.branch, tuple),
-}
-each_maker = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
-CONTAINERS = (gx.Chain, gx.Parallel, gx.SkipConnection, gx.PairwiseFusion, gx.Repeat)
-
+from common_containers import (
+    AWKWARD_LABELS,
+    Affine,
+    Stem,
+    double,
+    each_maker,
+    increment,
+    linear,
+    square,
+)
 
 # --- The forms ---
 
@@ -223,250 +217,3 @@ def test_a_text_is_a_label_or_is_refused_by_name(text):
         assert getattr(m, text) is double
         assert text.isidentifier() and not keyword.iskeyword(text) and not text.startswith("_")
         assert eval(f"m.{text}", {"m": m}) is double
-
-
-# --- Labels that are refused ---
-
-
-@each_maker
-@pytest.mark.parametrize(
-    ("label", "reason"),
-    [
-        ("class", "it is a Python keyword"),
-        ("None", "it is a Python keyword"),
-        ("lambda", "it is a Python keyword"),
-        ("_hidden", "it starts with '_'"),
-        ("__call__", "it starts with '_'"),
-        ("_", "it starts with '_'"),
-        ("my layer", "it is not a Python identifier"),
-        ("a.b", "it is not a Python identifier"),
-        ("0", "it is not a Python identifier"),
-        ("3d", "it is not a Python identifier"),
-        ("conv-1", "it is not a Python identifier"),
-        ("", "it is not a Python identifier"),
-        (3, "it is of type int, not a string"),
-        (None, "it is of type NoneType, not a string"),
-        (("a", "b"), "it is of type tuple, not a string"),
-        ("ﬁlter", "Python reads it as 'filter'"),
-        ("op", "it is how Parallel and SkipConnection combine"),
-        ("inference", "Equinox sets every attribute of this name in eqx.nn.inference_mode"),
-    ],
-)
-def test_a_bad_label_is_refused_with_the_reason(make, label, reason):
-    with pytest.raises(ValueError) as caught:
-        make({label: double})
-    owner = "Parallel" if isinstance(make, functools.partial) else make.__name__
-    assert str(caught.value) == f"{label!r} cannot be a label in {owner}: {reason}."
-
-
-def public_attributes(cls):
-    options = set(inspect.signature(cls).parameters)
-    return sorted(name for name in dir(cls) if not name.startswith("_") and name not in options)
-
-
-@pytest.mark.parametrize("cls", CONTAINERS)
-def test_a_label_that_hides_an_attribute_of_the_class_is_refused(cls):
-    names = public_attributes(cls)
-    assert {"layers", "labels", "items", "is_stateful", "replace_where"} <= {*names, "layers"}
-    for name in {*names, "layers"} - {"op"}:
-        with pytest.raises(ValueError) as caught:
-            cls({name: double})
-        reason = f"{cls.__name__}.{name} is an attribute of the class"
-        assert str(caught.value) == f"{name!r} cannot be a label in {cls.__name__}: {reason}."
-
-
-@pytest.mark.parametrize(
-    ("cls", "option"),
-    [
-        (gx.Parallel, "init"),
-        (gx.Parallel, "execution"),
-        (gx.SkipConnection, "shortcut"),
-        (gx.Repeat, "times"),
-    ],
-)
-def test_a_field_of_the_class_is_no_label_even_in_a_mapping(cls, option):
-    with pytest.raises(ValueError, match=f"'{option}' cannot be a label in {cls.__name__}: "):
-        cls({option: double})
-
-
-def test_what_a_subclass_defines_is_reserved_too():
-    class Block(gx.Chain):
-        width: int = 3
-
-        def describe(self):
-            return self.width
-
-        @property
-        def area(self):
-            return self.width**2
-
-    for name in ("width", "describe", "area"):
-        with pytest.raises(ValueError, match=f"Block.{name} is an attribute of the class"):
-            Block({name: double})
-    assert gx.Chain(width=double, describe=square, area=increment)(3) == 37
-
-
-def test_one_bad_label_among_good_ones_is_the_one_named():
-    with pytest.raises(ValueError, match="'_b' cannot be a label in Chain: it starts with '_'"):
-        gx.Chain({"a": double, "_b": square, "c": increment})
-
-
-def test_a_named_tuple_with_a_reserved_label_is_refused():
-    class Bad(NamedTuple):
-        stem: object
-        items: object
-
-    with pytest.raises(
-        ValueError, match=r"'items' cannot be a label in Chain: Chain\.items is an "
-    ):
-        gx.Chain(Bad(double, square))
-    renamed = collections.namedtuple("Renamed", ["a", "a"], rename=True)
-    with pytest.raises(ValueError, match="'_1' cannot be a label in Chain: it starts with '_'"):
-        gx.Chain(renamed(double, square))
-
-
-def test_a_label_used_twice_is_refused():
-    m = gx.Chain(a=double, b=square)
-    with pytest.raises(ValueError, match="'a' cannot be a label in Chain: it is used twice"):
-        m[["a", "b", "a"]]
-    with pytest.raises(ValueError, match="'a' cannot be a label in Chain: it is used twice"):
-        gx.select(m, "b").rename("a")
-    with pytest.raises(ValueError, match="'b' cannot be a label in Chain: it is used twice"):
-        gx.select(m, "a").insert_after(b=increment)
-    with pytest.raises(TypeError, match="multiple values for keyword argument 'a'"):
-        gx.Chain(**{"a": double}, **{"a": square})
-
-
-# --- Mixtures ---
-
-
-@each_maker
-@pytest.mark.parametrize("label", ["body", "cls", "self"])
-def test_positions_and_labels_do_not_mix(make, label):
-    owner = "Parallel" if isinstance(make, functools.partial) else make.__name__
-    expected = (
-        f"{owner} takes its layers by position or by label, not both: got 1 by position and "
-        f"{label} by label."
-    )
-    for first in (double, {"stem": double}, [double]):
-        with pytest.raises(TypeError) as caught:
-            make(first, **{label: square})
-        assert str(caught.value) == expected
-
-
-def test_a_mixture_in_a_rebuilt_container_is_refused_too():
-    with pytest.raises(ValueError, match=r"by position or by label, not both: a would be labelled"):
-        gx.rebuild(gx.Chain(), {"a": double, 1: square})
-
-
-# --- Children ---
-
-
-class Callable:
-    def __init__(self, factor):
-        self.factor = factor
-
-    def __call__(self, x):
-        return self.factor * x
-
-    def method(self, x):
-        return self.factor * x
-
-
-CALLABLES = {
-    "lambda": lambda x: 2 * x,
-    "function": double,
-    "partial": functools.partial(lambda factor, x: factor * x, 2),
-    "bound method": Callable(2).method,
-    "instance with __call__": Callable(2),
-    "equinox layer": Affine(2),
-    "container": gx.Chain(twice=double),
-    "wrapper": gx.Vmap(double),
-    "jax.jit": jax.jit(double),
-    "eqx.filter_jit": eqx.filter_jit(double),
-    "jax.vmap": jax.vmap(double),
-    "jax.tree_util.Partial": jax.tree_util.Partial(double),
-    "eqx.nn.Lambda": eqx.nn.Lambda(double),
-    "eqx.nn.Sequential": eqx.nn.Sequential([eqx.nn.Lambda(double)]),
-}
-
-
-@each_maker
-@pytest.mark.parametrize("child", CALLABLES.values(), ids=CALLABLES.keys())
-def test_a_child_is_any_callable_as_it_is(make, child):
-    m = make(twice=child)
-    assert m.twice is m[0] is child
-    x = jnp.arange(3.0)
-    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), m(x), make(double)(x)))
-
-
-@pytest.mark.parametrize("act", [jax.nn.relu, jax.nn.gelu, jnp.tanh, jax.nn.silu, abs])
-def test_an_activation_is_a_child_without_a_wrapper(act):
-    x = jnp.linspace(-1, 1, 5)
-    assert (gx.Chain(act=act)(x) == act(x)).all()
-
-
-def test_a_class_is_a_callable_and_so_a_child():
-    assert gx.Chain(make=list)((1, 2)) == [1, 2]
-
-
-@each_maker
-@pytest.mark.parametrize(
-    ("child", "printed"),
-    [(3, "3 of type int"), (None, "None of type NoneType"), ("relu", "'relu' of type str")],
-)
-def test_a_child_that_is_no_callable_is_refused_by_its_label(make, child, printed):
-    owner = "Parallel" if isinstance(make, functools.partial) else make.__name__
-    with pytest.raises(TypeError) as caught:
-        make(stem=child)
-    assert str(caught.value) == (
-        f"Layer 'stem' of {owner} must be callable, as every Equinox layer and function is; got "
-        f"{printed}."
-    )
-    with pytest.raises(TypeError, match=f"^Layer 0 of {owner} must be callable"):
-        make([child])
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda bad: gx.Chain(double, bad),
-        lambda bad: gx.Chain([double, bad]),
-        lambda bad: gx.Chain((double, bad)),
-    ],
-)
-def test_a_child_that_is_no_callable_is_refused_by_its_position(make):
-    with pytest.raises(
-        TypeError, match=r"^Layer 1 of Chain must be callable, .* of type ArrayImpl"
-    ):
-        make(jnp.ones(2))
-
-
-def test_a_child_that_is_no_callable_is_refused_in_a_named_tuple_and_a_mapping():
-    for given_as in (Stem(double, 4), {"conv": double, "norm": 4}):  # pyright: ignore
-        with pytest.raises(TypeError, match=r"^Layer 'norm' of Chain must be callable"):
-            gx.Chain(given_as)
-
-
-def test_a_generator_two_lists_or_two_mappings_are_no_children():
-    for bad in ((double for _ in range(2)), {double}, range(2)):
-        with pytest.raises(TypeError, match=r"^Layer 0 of Chain must be callable"):
-            gx.Chain(bad)
-    for pair in (([double], [square]), ({"a": double}, {"b": square})):
-        with pytest.raises(TypeError, match=r"^Layer 0 of Chain must be callable"):
-            gx.Chain(*pair)
-
-
-def test_a_subclass_is_named_in_the_message():
-    class Bottleneck(gx.SkipConnection):
-        """A block."""
-
-    with pytest.raises(TypeError, match=r"^Layer 'conv' of Bottleneck must be callable"):
-        Bottleneck(conv=3)
-    with pytest.raises(ValueError, match="cannot be a label in Bottleneck"):
-        Bottleneck({"in": double})
-
-
-def test_children_are_shared_never_copied():
-    layer = linear(2, 2)
-    assert gx.Chain(layer, layer)[0] is gx.Chain(a=layer).a is layer

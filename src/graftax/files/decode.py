@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
 
 from ..paths.tree import values_of
 from ..structure.base import StructuralLayer
@@ -18,6 +18,7 @@ from ..structure.labels import arranged, layers_tuple
 from ..surgery.tie import Tied
 from .errors import FormatError
 from .names import Names
+from .tensors import TensorFile
 
 
 class Stored(NamedTuple):
@@ -26,15 +27,12 @@ class Stored(NamedTuple):
     entry: Mapping[str, Any]
 
 
-# A leaf to `jax.tree.map`, although it is a tuple.
-is_stored: Callable[[Any], bool] = lambda node: isinstance(node, Stored)
-
-
 class Decoder:
     """Turns JSON into nodes, with `Stored` where arrays will be. One for each file."""
 
-    def __init__(self, names: Names):
+    def __init__(self, names: Names, tensors: TensorFile):
         self._names = names
+        self._tensors = tensors
         self.warnings: list[str] = []
         """What the caller should be told once all is read."""
         self._methods: dict[str, Callable[[Mapping[str, Any]], Any]] = {
@@ -129,6 +127,9 @@ class Decoder:
         for name in set(declared) - set(fields):
             fields[name] = _default(cls, name, declared[name])
         node = object.__new__(cls)
+        for name, field in declared.items():
+            if field.metadata.get("static", False):
+                fields[name] = self._at_once(fields[name])
         values_of(node).update({name: fields[name] for name in declared})
         return node
 
@@ -157,7 +158,11 @@ class Decoder:
         function = self.decode(entry["partial"])
         if not callable(function):
             raise FormatError("a partial of something that is not callable")
-        return make(function, *self._all(entry["args"]), **keywords)
+        return make(function, *self._at_once(self._all(entry["args"])), **self._at_once(keywords))
+
+    def _at_once(self, node: Any) -> Any:
+        """A node that JAX will not look into when the arrays are filled in: they are read now."""
+        return filled(node, self._tensors)
 
     def _function(self, entry: Mapping[str, Any]) -> Any:
         function = self._names.function(entry["function"])
@@ -201,7 +206,7 @@ def _is_missing(value: Any) -> bool:
     return type(value).__name__ == "_MISSING_TYPE"
 
 
-def materialised(stored: Stored, tensors: Mapping[str, np.ndarray]) -> Any:
+def materialised(stored: Stored, tensors: TensorFile) -> Any:
     """The array that a `Stored` stands for."""
     entry = stored.entry
     raw = tensors[entry["array"]]
@@ -218,3 +223,18 @@ def materialised(stored: Stored, tensors: Mapping[str, np.ndarray]) -> Any:
             'jax.config.update("jax_enable_x64", True)'
         )
     return array
+
+
+def filled(node: Any, tensors: TensorFile) -> Any:
+    """The node with arrays where `Stored` stands. What is stored once is one object again."""
+    made: dict[str, Any] = {}
+
+    def fill(leaf: Any) -> Any:
+        if not isinstance(leaf, Stored):
+            return leaf
+        key = json.dumps(leaf.entry, sort_keys=True)
+        if key not in made:
+            made[key] = materialised(leaf, tensors)
+        return made[key]
+
+    return jax.tree.map(fill, node, is_leaf=lambda leaf: isinstance(leaf, Stored))

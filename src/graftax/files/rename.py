@@ -14,7 +14,8 @@ class Layout(NamedTuple):
 
     Used on the right of a rename rule. `transpose` swaps the two axes of a matrix (GPT-2's `Conv1D`).
     `part` is the place of this tensor among `of` that are stored as one, along the first axis after the
-    transposition (fused query, key and value).
+    transposition (fused query, key and value). `shape` is the shape in the checkpoint, where only that
+    differs (`(1, 1, width)` for a class token).
 
     **Example:**
 
@@ -30,6 +31,7 @@ class Layout(NamedTuple):
     transpose: bool = False
     part: int = 0
     of: int = 1
+    shape: tuple[int, ...] | None = None
 
 
 class Named(NamedTuple):

@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from ..paths.path import join
 from ..surgery.select import select
-from .decode import Decoder, Stored, is_stored, materialised
+from .decode import Decoder, filled
 from .encode import Encoder
 from .errors import FormatError
 from .names import Names
@@ -89,15 +89,15 @@ def write_tensors(
     """Write a safetensors file, whole or not at all."""
     path = Path(file)
     whole = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
+    # Not `tempfile`: its files are for their owner alone, and a model is as readable as any file.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
         save_file(whole, temporary, metadata)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -136,16 +136,17 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
     """
     tensors = TensorFile(file)
     header = _header(tensors)
-    decoder = Decoder(Names(types))
+    decoder = Decoder(Names(types), tensors)
     skeleton = _guarded(file, lambda: decoder.decode(header["model"]))
     for warning in dict.fromkeys(decoder.warnings):
         warnings.warn(warning, stacklevel=2)
     if where is not None:
-        return _filled(file, select(skeleton, where).one(), tensors)
+        node = select(skeleton, where).one()
+        return _guarded(file, lambda: filled(node, tensors))
     if "state" not in header:
-        return _filled(file, skeleton, tensors)
+        return _guarded(file, lambda: filled(skeleton, tensors))
     pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
-    model, values = _filled(file, (skeleton, pairs), tensors)
+    model, values = _guarded(file, lambda: filled((skeleton, pairs), tensors))
     return model, _guarded(file, lambda: _state(values))
 
 
@@ -178,21 +179,6 @@ def _guarded(file: Any, read: Callable[[], Any]) -> Any:
         raise FormatError(
             f"{str(file)!r} cannot be loaded: its structure is damaged ({type(error).__name__}: {error})."
         ) from error
-
-
-def _filled(file: Any, skeleton: Any, tensors: TensorFile) -> Any:
-    made: dict[str, Any] = {}
-
-    def fill(leaf: Any) -> Any:
-        if not isinstance(leaf, Stored):
-            return leaf
-        # One array that stands in several places is one object again.
-        key = json.dumps(leaf.entry, sort_keys=True)
-        if key not in made:
-            made[key] = materialised(leaf, tensors)
-        return made[key]
-
-    return _guarded(file, lambda: jax.tree.map(fill, skeleton, is_leaf=is_stored))
 
 
 def _state(pairs: list[tuple[str, Any]]) -> eqx.nn.State:

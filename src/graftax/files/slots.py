@@ -30,7 +30,10 @@ class Slot(NamedTuple):
 
     def read(self, stored: np.ndarray) -> Any:
         """The array for the model. Raises `ValueError` if what is stored does not fit."""
-        part = split_part(transposed(np.asarray(stored), self.layout), self.layout)
+        array = np.asarray(stored)
+        if self.layout is not None and self.layout.shape == array.shape:
+            array = array.reshape(self.leaf.shape)
+        part = split_part(transposed(array, self.layout), self.layout)
         return _fitted(self.conversion.read(part), self.leaf)
 
 

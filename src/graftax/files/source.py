@@ -19,7 +19,7 @@ _NAMES = (
 )
 
 
-class Source(Mapping[str, Any]):
+class Source(Mapping):
     """Named tensors that are read only when asked for. `shape` and `dtype` read nothing."""
 
     def __init__(self, parts: list[tuple[str, Mapping[str, Any]]], own_layout: bool = False):
@@ -37,6 +37,10 @@ class Source(Mapping[str, Any]):
     def __getitem__(self, name: str) -> np.ndarray:
         value = self.where[name][1][name]
         return _from_torch(value) if hasattr(value, "detach") else np.asarray(value)
+
+    # What `Mapping` would do is read the tensor.
+    def __contains__(self, name: object) -> bool:
+        return name in self.where
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.where)

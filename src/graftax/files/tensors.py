@@ -38,7 +38,7 @@ DTYPES = {
 """From the name of a dtype in a file to JAX's."""
 
 
-class TensorFile(Mapping[str, np.ndarray]):
+class TensorFile(Mapping):
     """A safetensors file as a mapping from name to array. `bytes_read` counts what was read of it.
 
     Raises `FormatError` for a file that is damaged, `FileNotFoundError` for one that is not there.
@@ -85,6 +85,10 @@ class TensorFile(Mapping[str, np.ndarray]):
             raise FormatError(f"{str(self.path)!r} ends inside {name!r}: it was cut short.")
         self.bytes_read += end - begin
         return array.reshape(self.shape(name))
+
+    # What `Mapping` would do is read the tensor.
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
 
     def __iter__(self):
         return iter(self._entries)

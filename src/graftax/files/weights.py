@@ -8,6 +8,7 @@ import equinox as eqx
 import numpy as np
 
 from ..paths.path import join
+from ..surgery.batch_norm import StateValues, running_statistics, state_values, with_state_values
 from ..surgery.edit import edited
 from .layouts import join_parts, transposed
 from .rename import Layout, Rename, any_template
@@ -15,7 +16,6 @@ from .report import Report, WeightsError
 from .saving import write_tensors
 from .slots import Address, Slot, Statistics, batch_statistics, tied_addresses, weight_slots
 from .source import Source, open_source
-from .statistics import StateValues, running_statistics, state_values, with_state_values
 
 
 def load_weights(
@@ -231,4 +231,5 @@ def _exported(name: str, slots: list[Slot]) -> np.ndarray:
         )
     slots = sorted(slots, key=lambda slot: slot.layout.part if slot.layout else 0)
     parts = [slot.conversion.write(np.asarray(slot.leaf)) for slot in slots]
-    return transposed(join_parts(parts), layout)
+    array = transposed(join_parts(parts), layout)
+    return array if layout is None or layout.shape is None else array.reshape(layout.shape)

@@ -5,7 +5,7 @@ that no state reaches is never entered, so a full path costs its depth, not the 
 """
 
 from .parse import Pattern
-from .steps import Deep, OneStep
+from .steps import DEEP, Deep, OneStep
 from .tree import INNER, Level
 
 Reached = list[tuple[int, int]]
@@ -18,6 +18,8 @@ class Matcher:
         self.pattern = pattern
         self._steps = pattern.steps
         self._final = 1 << len(pattern.steps)
+        # Where the steps stand that ask something of a child, as `**` does not.
+        self._asking = sum(1 << i for i, step in enumerate(self._steps) if step is not DEEP)
         self._memo: dict[tuple, Reached] = {}
         self.start = self._closed(1)
 
@@ -44,7 +46,11 @@ class Matcher:
         if single is not None:
             after = self._closed(state << 1)
             return inner + [(i, after) for i in single.candidates(level) if keys[i] is not INNER]
-        states = [(i, self._step(state, level, i)) for i, k in enumerate(keys) if k is not INNER]
+        outer = [i for i, key in enumerate(keys) if key is not INNER]
+        if not state & self._asking:
+            after = self._closed(state & ~self._final)
+            return inner + [(i, after) for i in outer if after]
+        states = [(i, self._step(state, level, i)) for i in outer]
         return inner + [(i, after) for i, after in states if after]
 
     def _single_step(self, state: int) -> OneStep | None:

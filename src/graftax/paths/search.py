@@ -11,8 +11,6 @@ from .tree import INNER, kind_of
 Test = Callable[[Any], bool]
 
 _EVERYTHING = parse("**")
-_Trail = Any
-"""The way to a node, last step first: `(trail, number, key)`; None for the root."""
 
 
 class Match(NamedTuple):
@@ -35,37 +33,24 @@ def search(model: Any, pattern: Pattern | None, tests: Sequence[Test] = ()) -> l
     what it holds. O(nodes that the pattern can reach), whatever the depth.
     """
     matcher = Matcher(_EVERYTHING if pattern is None else pattern)
+    accepts, next_states = matcher.accepts, matcher.next_states
+    passes = tests[0] if len(tests) == 1 else lambda node: all(test(node) for test in tests)
     found: list[Match] = []
-    # (trail, node, state, whether a wrapper around the node was taken)
-    pending: list[tuple[_Trail, Any, int, bool]] = [(None, model, matcher.start, False)]
+    # (address, keys, node, state, whether a wrapper around the node was taken)
+    pending: list[tuple] = [((), (), model, matcher.start, False)]
     while pending:
-        trail, node, state, taken = pending.pop()
-        if not taken and matcher.accepts(state) and _passes(node, tests):
-            found.append(Match(*_unrolled(trail), node))
+        address, keys, node, state, taken = pending.pop()
+        if not taken and accepts(state) and passes(node):
+            found.append(Match(address, keys, node))
             taken = True
         kind = kind_of(type(node))
         if kind is None:
             continue
         level = kind.level(node)
-        keys, children = level.keys, level.children
-        for i, after in reversed(matcher.next_states(state, level)):
+        names, children, _ = level
+        for i, after in reversed(next_states(state, level)):
             if (child := children[i]) is not None:
-                key = keys[i]
-                pending.append(((trail, i, key), child, after, taken and key is INNER))
+                key = names[i]
+                inner = taken and key is INNER
+                pending.append(((*address, i), (*keys, key), child, after, inner))
     return found
-
-
-def _passes(node: Any, tests: Sequence[Test]) -> bool:
-    for test in tests:  # noqa: SIM110 - a generator in all() costs more than most tests
-        if not test(node):
-            return False
-    return True
-
-
-def _unrolled(trail: _Trail) -> tuple[tuple[int, ...], tuple[Hashable, ...]]:
-    address, keys = [], []
-    while trail is not None:
-        trail, i, key = trail
-        address.append(i)
-        keys.append(key)
-    return tuple(reversed(address)), tuple(reversed(keys))

@@ -8,13 +8,11 @@ import copy
 import dataclasses
 import functools
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.tree_util as jtu
-
-from .errors import LabelError, did_you_mean
 
 
 class _Inner:
@@ -143,7 +141,7 @@ def _dict_rearrange(node: Any, items: list[tuple[Hashable, Any]]) -> Any:
     return changed
 
 
-_DICT = Kind(_dict_level, _dict_replace, _dict_rearrange)
+DICT = Kind(_dict_level, _dict_replace, _dict_rearrange)
 
 
 def _is_child_of(node: Any) -> Callable[[Any], bool]:
@@ -186,7 +184,7 @@ def kind_of(cls: type) -> Kind | None:
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         return _NAMED_TUPLE
     if cls in (dict, OrderedDict, defaultdict):
-        return _DICT
+        return DICT
     if cls is not type(None) and jtu.default_registry.is_node(cls):
         return _REGISTERED
     return None
@@ -198,115 +196,13 @@ def level_of(node: Any) -> Level:
     return Level((), (), 0) if kind is None else kind.level(node)
 
 
-def types_in(tree: Any) -> set[type]:
-    """The types of all nodes."""
-    found = set()
-    pending = [tree]
-    while pending:
-        node = pending.pop()
+def any_type(tree: Any, holds: Callable[[type], bool]) -> bool:
+    """Whether something holds for the type of any node."""
+    nodes = [tree]
+    for node in nodes:
         cls = type(node)
-        found.add(cls)
+        if holds(cls):
+            return True
         if (kind := kind_of(cls)) is not None:
-            pending.extend(kind.level(node).children)
-    return found
-
-
-def children(node: Any) -> dict[Any, Any]:
-    """The children of one node, by label or int position: `rebuild(node, children(node)) == node`.
-
-    What a transparent wrapper holds stands in the wrapper's place; a field of the wrapper itself
-    goes before a child of that name inside. `None` is no child, as in JAX. Source: Functors.jl.
-
-    **Arguments:**
-
-    - `node`: any pytree: a container, an Equinox module, a list, a dict, an optimiser state, ...
-
-    **Returns:**
-
-    A dict in the order of `jax.tree.leaves`. Empty for a leaf.
-
-    **Example:**
-
-    ```python
-    >>> import graftax as gx
-    >>> gx.children({"a": 1, "b": (2, 3)})
-    {'a': 1, 'b': (2, 3)}
-    >>> gx.children([5, 6])
-    {0: 5, 1: 6}
-
-    ```
-    """
-    held, own = _held_and_own(level_of(node))
-    inside = {} if held is None else children(held)
-    return inside | {key: child for key, (_, child) in own.items()}
-
-
-def _held_and_own(level: Level) -> tuple[Any, dict[Hashable, tuple[int, Any]]]:
-    """What a wrapper holds, None for others; and the children under keys, with their numbers."""
-    held, own = None, {}
-    for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
-        if key is INNER:
-            held = child
-        elif child is not None:
-            own[key] = i, child
-    return held, own
-
-
-def rebuild(node: Any, children: Mapping[Any, Any]) -> Any:
-    """The node with other children: `children(rebuild(node, c)) == c`. The node is left as it is.
-
-    **Arguments:**
-
-    - `node`: any pytree.
-    - `children`: the new children under the keys that `graftax.children` gives, in any order. A
-        container, list or dict may be given other keys: these become its children, in the order
-        given, and a list numbers them anew. Other nodes keep the keys they have.
-
-    **Returns:**
-
-    A node of the same type.
-
-    **Raises:**
-
-    - `KeyError`: a key that the node does not have, or one that is missing.
-    - `ValueError`: keys that cannot stand in the node, such as labels in a list.
-
-    **Example:**
-
-    ```python
-    >>> import graftax as gx
-    >>> gx.rebuild({"a": 1, "b": 2}, {"a": 10, "b": 20})
-    {'a': 10, 'b': 20}
-    >>> gx.rebuild([1, 2], {0: 5})
-    [5]
-
-    ```
-    """
-    return _rebuilt(node, dict(children))
-
-
-def _rebuilt(node: Any, new: dict[Any, Any]) -> Any:
-    kind, level = kind_of(type(node)), level_of(node)
-    held, own = _held_and_own(level)
-    if kind is not None and held is not None and own.keys() <= new.keys():
-        # A field of a wrapper hides the child of that name inside, which stays as it is.
-        hidden = {key: child for key, child in children(held).items() if key in own}
-        below = {k: hidden.get(k, v) for k, v in new.items() if k not in own or k in hidden}
-        changed = {i: new[key] for key, (i, _) in own.items()}
-        return kind.replace(node, {0: _rebuilt(held, below), **changed})
-    if own.keys() == new.keys():
-        changed = {i: new[key] for key, (i, _) in own.items()}
-        return kind.replace(node, changed) if kind is not None and changed else node
-    if kind is not None and kind.rearrange is not None and _are_keys_of(kind, new):
-        return kind.rearrange(node, list(new.items()))
-    keys = list(children(node))
-    unknown = [key for key in new if key not in keys]
-    missing = [key for key in keys if key not in new]
-    hint = did_you_mean(str(unknown[0]), map(str, keys)) if unknown else ""
-    raise LabelError(
-        f"{type(node).__name__} has the children {keys}; unknown: {unknown}, missing: {missing}.{hint}"
-    )
-
-
-def _are_keys_of(kind: Kind, keys: Iterable[Any]) -> bool:
-    return kind is _DICT or all(isinstance(key, str | int) for key in keys)
+            nodes.extend(kind.level(node).children)
+    return False

@@ -70,7 +70,8 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
 
         - `inputs`: the input; several travel as one tuple. An `eqx.nn.State` may come last.
         - `state`: the `eqx.nn.State` of the model, if any layer keeps one.
-        - `key`: a random key. Each child draws from its own, folded with its label or position.
+        - `key`: a random key. Each child draws from its own, folded with its label or position; one
+            that is called again draws anew.
         - `context`: any other keyword goes to each layer, at any depth, that declares it.
 
         **Returns:**
@@ -170,12 +171,11 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
         old = values_of(self)["layers"]
         layers = list(old)
         fields = {}
-        names = dynamic_fields(type(self), "layers")
         for i, child in new.items():
             if i < len(layers):
                 layers[i] = child
             else:
-                fields[names[i - len(layers)]] = child
+                fields[dynamic_fields(type(self), "layers")[i - len(layers)]] = child
         fields["layers"] = tuple.__new__(type(old), layers)
         return shallow_copy(self, **fields)
 

@@ -7,12 +7,13 @@ import itertools
 import zlib
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from inspect import signature
-from typing import Any
+from typing import Any, TypeGuard
 
 import equinox as eqx
 import jax
 
 from ..paths.errors import did_you_mean, listed
+from ..paths.tree import shallow_copy
 from .labels import layer_name
 from .notes import annotate
 from .signature import signature_of
@@ -56,6 +57,8 @@ def declared_keywords(layer: Any, inputs: int = 1) -> frozenset[str] | None:
         return own(layer)
     if not callable(layer):
         return frozenset()
+    if _is_sequential(layer):
+        return declared_by_any(layer.layers)
     signature = signature_of(layer)
     if signature.any_keyword:
         return None
@@ -97,16 +100,52 @@ def check_context(layer: Any, context: Mapping[str, Any]) -> None:
             )
 
 
+def _declared_of(context: Mapping[str, Any], layer: Any, inputs: int = 1) -> dict[str, Any]:
+    """The keywords among these that a layer, or one at any depth inside it, declares."""
+    declared = declared_keywords(layer, inputs)
+    return {k: v for k, v in context.items() if declared is None or k in declared}
+
+
+def _is_sequential(layer: Any) -> TypeGuard[eqx.nn.Sequential]:
+    """Whether it runs its layers as `eqx.nn.Sequential` does, whose call takes no other keywords."""
+    cls = eqx.nn.Sequential
+    return isinstance(layer, cls) and type(layer).__call__ is cls.__call__
+
+
+class _InContext(eqx.nn.StatefulLayer):
+    """A layer of an `eqx.nn.Sequential` with the keywords that its call cannot hand on."""
+
+    layer: Any
+    keywords: dict[str, Any]
+
+    def __init__(self, layer: Any, keywords: dict[str, Any]):
+        self.layer, self.keywords = layer, keywords
+
+    def __call__(self, *inputs: Any, **keywords: Any) -> Any:
+        return self.layer(*inputs, **keywords, **self.keywords)
+
+    def is_stateful(self) -> bool:
+        return isinstance(self.layer, eqx.nn.StatefulLayer) and self.layer.is_stateful()
+
+
+def _in_context(layer: Any, context: Mapping[str, Any]) -> Any:
+    keywords = _declared_of(context, layer)
+    if not keywords:
+        return layer
+    if _is_sequential(layer):
+        return shallow_copy(layer, layers=tuple(_in_context(x, keywords) for x in layer.layers))
+    return _InContext(layer, keywords)
+
+
 def call_layer(
     layer: Callable, inputs: tuple, state: Any, key: Any, context: Mapping[str, Any]
 ) -> tuple[Any, Any]:
     """`(output, state)` of a layer that is given what it takes of state, key and context."""
     if not callable(layer):
         raise TypeError(f"{layer!r} of type {type(layer).__name__} stands where a layer should.")
-    keywords = {}
-    if context:
-        declared = declared_keywords(layer, len(inputs))
-        keywords = {k: v for k, v in context.items() if declared is None or k in declared}
+    keywords = _declared_of(context, layer, len(inputs)) if context else {}
+    if keywords and _is_sequential(layer):
+        layer, keywords = _in_context(layer, keywords), {}
     if key is not None and signature_of(layer).takes("key", len(inputs)):
         keywords["key"] = key
     if is_stateful(layer):
@@ -130,8 +169,9 @@ def call_child(
     context: Mapping[str, Any],
 ) -> tuple[Any, Any]:
     """`call_layer` for a child: with its own key, in its own scope, and with a note on an error."""
-    if key is not None:
-        key = fold_key(key, label)
+    # Folding costs a little time in tracing: it is not done for those who take no key.
+    takes_key = key is not None and signature_of(layer).takes("key", len(inputs))
+    key = fold_key(key, label) if takes_key else None
     try:
         with jax.named_scope(str(label)):
             return call_layer(layer, inputs, state, key, context)

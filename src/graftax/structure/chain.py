@@ -1,5 +1,6 @@
 """Layers one after the other."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,7 +49,7 @@ def activations(model: Chain, /, *inputs: Any, state: Any = None, key: Any = Non
 
     **Returns:**
 
-    A dict from label, or position, to output; with `state`, the pair `(dict, state)`.
+    An ordered dict from label, or position, to output; with `state`, the pair `(dict, state)`.
 
     **Raises:**
 
@@ -58,8 +59,8 @@ def activations(model: Chain, /, *inputs: Any, state: Any = None, key: Any = Non
 
     ```python
     >>> import graftax as gx
-    >>> gx.activations(gx.Chain(double=lambda x: 2 * x, next=lambda x: x + 1), 3)
-    {'double': 6, 'next': 7}
+    >>> dict(gx.activations(gx.Chain(double=lambda x: 2 * x, add=lambda x: x + 1), 3))
+    {'double': 6, 'add': 7}
 
     ```
     """
@@ -67,7 +68,8 @@ def activations(model: Chain, /, *inputs: Any, state: Any = None, key: Any = Non
         raise TypeError(f"activations takes a Chain, not a {type(model).__name__}.")
     x, state = split_inputs(type(model).__name__, inputs, state)
     check_context(model, context)
-    outputs, now = {}, state
+    # A plain dict would leave `jit` and `vmap` with its keys sorted.
+    outputs, now = OrderedDict(), state
     for label, layer in items_of(model):
         x, now = call_child(model, label, layer, (x,), now, key, context)
         outputs[label] = x

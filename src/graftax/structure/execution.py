@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .calling import call_layer, fold_key, is_stateful
+from .calling import call_layer, fold_key
 from .labels import layer_name
 from .notes import annotate
 
@@ -26,7 +26,7 @@ def run_alike(
 
     `keys` are the parent's, one a call. Raises `ValueError` for layers that differ or keep a state.
     """
-    if is_stateful(parent):
+    if _keeps_state([layer for _, layer, _ in calls]):
         raise ValueError(
             f"execution={parent.execution!r} runs all branches of {type(parent).__name__} as one "
             "program, which cannot thread a state through them. Use 'sequential'."
@@ -51,6 +51,12 @@ def run_alike(
     every = (jnp.arange(len(calls)), layers, inputs, own_keys)
     outputs = jax.vmap(run)(every) if parent.execution == "vmap" else jax.lax.map(run, every)
     return tuple(jax.tree.map(lambda y, i=i: y[i], outputs) for i in range(len(calls)))
+
+
+def _keeps_state(layers: Any) -> bool:
+    # Not `is_stateful`: Equinox's norms pass a state on, but keep none.
+    is_index = lambda node: isinstance(node, eqx.nn.StateIndex)
+    return any(map(is_index, jax.tree.leaves(layers, is_leaf=is_index)))
 
 
 def _stacked(parent: Any, labels: Sequence[Any], trees: Sequence[Any]) -> tuple[Any, Any]:

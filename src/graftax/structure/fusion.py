@@ -90,10 +90,11 @@ class Repeat(StructuralLayer):
 
     times: int = eqx.field(static=True)
 
-    def __init__(self, layer: Any = None, /, times: int = 1, **labelled: Any):
+    # `_layer`, because no label begins so: `inspect` takes `Repeat(layer=a)` for a name given twice.
+    def __init__(self, _layer: Any = (), /, times: int = 1, **labelled: Any):
         """**Arguments:**
 
-        - `layer`: the layer; or give it by label.
+        - `_layer`: the layer; or give it by label.
         - `times`: how often it is applied, 0 or more. 0 is the identity.
 
         **Raises:**
@@ -101,7 +102,7 @@ class Repeat(StructuralLayer):
         - `ValueError`: not exactly one layer, or a negative `times`.
         - `TypeError`: `times` is no integer; and whatever every container raises.
         """
-        super().__init__(*(() if layer is None else (layer,)), **labelled)
+        super().__init__(*(_layer if type(_layer) is tuple else (_layer,)), **labelled)
         self.times = times
         type(self)._check(self)
 

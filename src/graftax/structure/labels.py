@@ -13,11 +13,14 @@ from collections import namedtuple
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax.tree_util as jtu
+
 from ..paths.errors import listed
 
 # What the label `cls` is called between the call of a class and its `__init__`.
 CLS = "cls "
 
+_new_tuple = tuple.__new__
 _CLASS_NAME = re.compile(r"Layers\(([^()]+)\)")
 
 
@@ -27,6 +30,14 @@ def layers_class(labels: tuple[str, ...]) -> type:
     cls: Any = namedtuple("Layers", labels)
     cls.__module__ = __name__
     cls.__name__ = cls.__qualname__ = f"Layers({','.join(labels)})"
+    # To JAX the same tree as without this, and unflattened faster: not by way of the class's `__new__`.
+    keys = [jtu.GetAttrKey(label) for label in labels]
+    jtu.register_pytree_with_keys(
+        cls,
+        lambda layers: (tuple(zip(keys, layers, strict=True)), None),
+        lambda _, layers: _new_tuple(cls, layers),
+        lambda layers: (layers, None),
+    )
     return cls
 
 

@@ -24,6 +24,10 @@ class PathNote(str):
         note.path, note.details, note.root = path, details, root
         return note
 
+    def __reduce__(self) -> tuple:
+        # An exception that is sent to another process takes the words along, not the model.
+        return str, (str(self),)
+
 
 def annotate(error: Exception, parent: Any, label: Hashable, layer: Any, inputs: tuple) -> None:
     """Note on `error` that it left the child `label` of `parent`.

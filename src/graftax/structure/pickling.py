@@ -1,19 +1,27 @@
 """Functions in pickles. Most of JAX's own cannot stand there; the name they are found by can."""
 
+import dataclasses
+import functools
 import importlib
 import sys
 import types
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 
+from ..paths.tree import kind_of
 
-class _Name(NamedTuple):
+
+@dataclasses.dataclass(frozen=True)
+class _Name:
     """What stands in a pickle for the function found by this name."""
 
     module: str
     name: str
+
+    def __call__(self) -> Callable:
+        return getattr(importlib.import_module(self.module), self.name)
 
 
 # Classes and plain functions pickle by name already, Equinox modules by value.
@@ -22,6 +30,8 @@ _PICKLED_WELL = (type, types.FunctionType, types.BuiltinFunctionType, eqx.Module
 
 def named(value: Any) -> Any:
     """The name of a function such as `jax.nn.relu` or `jnp.tanh`; any other value as it is."""
+    if isinstance(value, functools.partial):
+        return _in_partial(named, value)
     if not callable(value) or isinstance(value, _PICKLED_WELL):
         return value
     module, name = getattr(value, "__module__", None), getattr(value, "__name__", None)
@@ -33,16 +43,27 @@ def named(value: Any) -> Any:
 
 def found(value: Any) -> Any:
     """What `named` was given."""
-    if not isinstance(value, _Name):
-        return value
-    return getattr(importlib.import_module(value.module), value.name)
+    if isinstance(value, functools.partial):
+        return _in_partial(found, value)
+    return value() if isinstance(value, _Name) else value
 
 
-def in_fields(change: Callable[[Any], Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a module, with `change` made to each value, and each item of `layers`."""
-    new = {name: change(value) for name, value in fields.items()}
-    if "layers" in fields:
-        layers = fields["layers"]
-        items = map(change, layers)
-        new["layers"] = type(layers)(*items) if hasattr(layers, "_fields") else tuple(items)
-    return new
+def _in_partial(change: Callable[[Any], Any], partial: functools.partial) -> functools.partial:
+    function = change(partial.func)
+    if function is partial.func:
+        return partial
+    return type(partial)(function, *partial.args, **partial.keywords)
+
+
+def in_tree(change: Callable[[Any], Any], node: Any) -> Any:
+    """The tree with `change` made to its leaves. What changes nothing is the same object."""
+    # Our own nodes do this for themselves when their turn in the pickle comes.
+    ours = hasattr(type(node), "_gx_level")
+    kind = None if ours or isinstance(node, functools.partial) else kind_of(type(node))
+    if kind is None:
+        return change(node)
+    changed = {}
+    for i, child in enumerate(kind.level(node).children):
+        if child is not None and (new := in_tree(change, child)) is not child:
+            changed[i] = new
+    return kind.replace(node, changed) if changed else node

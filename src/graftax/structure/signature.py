@@ -94,6 +94,7 @@ def signature_of(function: Any) -> Signature:
 def is_binary(op: Callable) -> bool:
     """Whether `op` is a function of exactly two required arguments, which folds over many."""
     # Universal functions say so here and nowhere in their signature.
-    if isinstance(op, (np.ufunc, jnp.ufunc)):
-        return op.nin == 2
+    inside = inspect.unwrap(op)
+    if isinstance(inside, (np.ufunc, jnp.ufunc)):
+        return inside.nin == 2
     return signature_of(op).inputs == 2

@@ -1,5 +1,7 @@
 """Criteria: what may be asked of a node, and the nodes that meet all of it."""
 
+import abc
+import functools
 import re
 import types
 from collections.abc import Callable, Sequence
@@ -71,7 +73,19 @@ def _as_type_test(criterion: Any) -> tuple[Test, str] | None:
     several = criterion if isinstance(criterion, tuple) else (criterion,)
     if not all(isinstance(each, type) for each in several):
         return None
-    return (lambda node: isinstance(node, several)), " or ".join(each.__name__ for each in several)
+    return _instance_test(several), " or ".join(each.__name__ for each in several)
+
+
+_BY_CLASS = (type.__instancecheck__, abc.ABCMeta.__instancecheck__)
+
+
+def _instance_test(classes: tuple[type, ...]) -> Test:
+    # Some types look at the instance itself, as those of jaxtyping do. The others need be asked once a
+    # class, which matters: to ask an abstract base class takes longer than all else done for a node.
+    if any(type(each).__instancecheck__ not in _BY_CLASS for each in classes):
+        return lambda node: isinstance(node, classes)
+    holds = functools.cache(lambda cls: issubclass(cls, classes))
+    return lambda node: holds(type(node))
 
 
 def _noted(predicate: Callable[..., Any]) -> Test:
@@ -124,9 +138,7 @@ def _find_one(
     return [match for _, match in sorted(once.items())]
 
 
-def _search(
-    outer: Match, pattern: str | re.Pattern | None, tests: Sequence[Test]
-) -> list[Match]:
+def _search(outer: Match, pattern: str | re.Pattern | None, tests: Sequence[Test]) -> list[Match]:
     if isinstance(pattern, re.Pattern):
         found = search(outer.node, None, tests)
         found = [match for match in found if pattern.fullmatch(match.path)]

@@ -14,31 +14,23 @@ Items = list[tuple[Hashable, Any]]
 Change = Callable[[Hashable, Any], Items]
 
 
-class _Branch(dict[int, "_Branch"]):
-    """The edit of one node, and from the number of a child to the edits at and below it."""
-
-    edit: Edit | None = None
-
-    def __missing__(self, i: int) -> "_Branch":
-        below = self[i] = _Branch()
-        return below
-
-
 def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
     """The model with the node at each address given to its edit, deepest first.
 
     O(depth x edits): what no address leads to is not visited, and shared with the old model.
     """
-    root = _Branch()
+    # From the number of a child to what is to be done there; under None, the edit of the node itself.
+    root: dict[int | None, Any] = {}
     for address, edit in edits.items():
         branch = root
         for i in address:
-            branch = branch[i]
-        branch.edit = edit
+            branch = branch.setdefault(i, {})
+        branch[None] = edit
     return _apply(model, root)
 
 
-def _apply(node: Any, branch: _Branch) -> Any:
+def _apply(node: Any, branch: dict[int | None, Any]) -> Any:
+    edit = branch.pop(None, None)
     if branch:
         kind = kind_of(type(node))
         assert kind is not None, "an address leads through a leaf"
@@ -46,7 +38,7 @@ def _apply(node: Any, branch: _Branch) -> Any:
         new = {i: _apply(old[i], below) for i, below in branch.items()}
         changed = {i: child for i, child in new.items() if child is not old[i]}
         node = kind.replace(node, changed) if changed else node
-    return node if branch.edit is None else branch.edit(node)
+    return node if edit is None else edit(node)
 
 
 def at(model: Any, address: tuple[int, ...]) -> Any:

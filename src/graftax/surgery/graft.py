@@ -10,17 +10,17 @@ import equinox as eqx
 import jax
 
 from ..paths.search import Match, search
-from ..paths.tree import kind_of, shallow_copy, types_in, values_of
+from ..paths.tree import any_type, kind_of, shallow_copy, values_of
 from .edit import Edit, edited
 
 
 @functools.lru_cache(maxsize=4096)
-def _may_have_mode(cls: Any) -> bool:
+def _has_mode(cls: Any) -> bool:
     return issubclass(cls, eqx.Module) and "inference" in cls.__dataclass_fields__
 
 
 def _is_mode(node: Any) -> bool:
-    return _may_have_mode(type(node)) and isinstance(values_of(node).get("inference"), bool)
+    return _has_mode(type(node)) and isinstance(values_of(node).get("inference"), bool)
 
 
 def _modes(tree: Any) -> Iterator[bool]:
@@ -58,9 +58,7 @@ class InferenceMode:
 
     def given_to(self, new: Any, old: Any) -> Any:
         """`new` in the mode of the model. Where only the mode of `old` was changed, that was meant."""
-        if new is old or not any(map(_may_have_mode, types_in(new))) or self.agreed() is None:
-            return new
-        if _same_but_mode(old, new):
+        if not any_type(new, _has_mode) or self.agreed() is None or _same_but_mode(old, new):
             return new
         return _with_mode(new, bool(self.agreed()))
 
@@ -111,9 +109,19 @@ def _state_indices(tree: Any) -> list[Match]:
     return search(tree, None, [lambda node: isinstance(node, eqx.nn.StateIndex)])
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_index(cls: Any) -> bool:
+    return issubclass(cls, eqx.nn.StateIndex)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_settled(cls: Any) -> bool:
+    return _is_index(cls) or _has_mode(cls)
+
+
 def has_state(tree: Any) -> bool:
     """Whether a `StateIndex` stands anywhere in the tree."""
-    return any(issubclass(cls, eqx.nn.StateIndex) for cls in types_in(tree))
+    return any_type(tree, _is_index)
 
 
 def _held(tree: Any, own: bool, but: Container[int] = ()) -> Any:
@@ -177,6 +185,8 @@ def graft_edits(model: Any, edits: Mapping[tuple[int, ...], Edit], adopt: bool =
             new = edit(held)
             if new is held:
                 return node
+            if not any_type(new, _is_settled):
+                return new
             if has_state(new):
                 if mine is None:
                     mine = {id(match.node) for match in _state_indices(model)}
@@ -246,7 +256,8 @@ def _check_distinct(indices: list[Match]) -> None:
 
 def _state_value(match: Match, state: eqx.nn.State, donor: eqx.nn.State | None) -> Any:
     index, marker = match.node, match.node.marker
-    places, source = [(state, marker)], state
+    source: eqx.nn.State | None = state
+    places: list[tuple[eqx.nn.State | None, Any]] = [(state, marker)]
     while isinstance(marker, Marker):
         # What came from elsewhere was known by its earlier markers there.
         source, marker = (source if marker.copied else donor), marker.origin

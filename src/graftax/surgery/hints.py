@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax
 
 from ..paths.errors import did_you_mean, listed, nearest
+from ..paths.functor import children
 from ..paths.parse import Pattern, parse
 from ..paths.path import join, walk
 from ..paths.search import Match, search
 from ..paths.steps import Key, Position
-from ..paths.tree import children, level_of
+from ..paths.tree import level_of
 
 
 class MatchError(ValueError):
@@ -30,6 +32,14 @@ def described(node: Any) -> str:
 
 def _is_part(node: Any):
     return lambda other: other is not node and bool(level_of(other).children)
+
+
+def _kind(node: Any) -> str:
+    return "Array" if isinstance(node, jax.Array) else type(node).__name__
+
+
+def _article(word: str) -> str:
+    return f"{'an' if word[0] in 'AEIOU' else 'a'} {word}"
 
 
 def no_match(outer: Sequence[Match], query: Any) -> str:
@@ -98,7 +108,7 @@ def _nothing_below(pattern: Pattern, length: int, reached: list) -> str:
         names = [str(key) for key in children(match.node)]
     place = repr(match.path) if match.path else "the root"
     return (
-        f"Nothing matches {pattern.text!r}: {place} is a {type(match.node).__name__}, and none of its "
+        f"Nothing matches {pattern.text!r}: {place} is {_article(_kind(match.node))}, and none of its "
         f"children matches {asked!r}. They are: {listed(names)}.{hint}"
     )
 
@@ -116,7 +126,7 @@ def _step_text(step: Any) -> str:
 def _no_node_passes(outer: Sequence[Match], query: Any) -> str:
     wanted = " and ".join(query.descriptions)
     if not query.alternatives:
-        kinds = Counter(type(node).__name__ for each in outer for _, node in walk(each.node))
+        kinds = Counter(_kind(node) for each in outer for _, node in walk(each.node))
         return (
             f"No node is {wanted}. There are: {listed(f'{n} {kind}' for kind, n in kinds.items())}."
             + did_you_mean(wanted, kinds)
@@ -130,7 +140,7 @@ def _no_node_passes(outer: Sequence[Match], query: Any) -> str:
         if isinstance(pattern, str)
         for match in search(each.node, parse(pattern))
     ]
-    there = Counter(type(match.node).__name__ for match in candidates)
+    there = Counter(_kind(match.node) for match in candidates)
     return (
         f"{len(candidates)} nodes match {asked}, and none is {wanted or 'matched by all of it'}. "
         f"They are: {listed(f'{n} {kind}' for kind, n in there.items())}."

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from ..structure.calling import call_layer
 from ..structure.labels import layer_name
 from ..structure.wrappers import Wrapper, unwrap
+from .select import select
 from .update import update
 
 
@@ -90,3 +91,32 @@ class LoRA(Wrapper):
         change = self.scale * (self.lora_b @ self.lora_a)
         weight = inner.weight + change.reshape(inner.weight.shape).astype(inner.weight.dtype)
         return update(self.layer, weight=weight)
+
+
+def merge_lora(model: Any) -> Any:
+    """The model with every `LoRA` merged into the weight it changes: the same function, no adapters.
+
+    **Arguments:**
+
+    - `model`: any pytree.
+
+    **Returns:**
+
+    The model. What is merged in float16 or bfloat16 is rounded to it.
+
+    **Raises:**
+
+    - `NoMatchError`: there is no `LoRA` in it.
+
+    **Example:**
+
+    ```python
+    >>> import equinox as eqx, graftax as gx, jax
+    >>> linear = eqx.nn.Linear(6, 4, key=jax.random.key(0))
+    >>> adapted = gx.Chain(up=gx.LoRA(linear, rank=2, key=jax.random.key(1)))
+    >>> type(gx.merge_lora(adapted).up).__name__
+    'Linear'
+
+    ```
+    """
+    return select(model, LoRA).apply(LoRA.merged)

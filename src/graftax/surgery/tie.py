@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 
+from ..paths.path import render
 from ..paths.search import Match, search
 from ..paths.tree import INNER, Level
 from ..structure.wrappers import Wrapper
 from .edit import at, edited
 from .hints import described
+from .relink import Address, Links, alike, relinked
 from .select import select
-
-Address = tuple[int, ...]
-Links = tuple[tuple[Address, Address], ...]
 
 
 class Tied(Wrapper):
@@ -21,7 +21,9 @@ class Tied(Wrapper):
 
     Made by `graftax.tie`. As a pytree it holds `None` at the second place; whoever reads, calls or
     walks it sees the array there. An edit of the first place holds for both; an edit of the second
-    place alone ends the tie; and an edit of both keeps it, with what the first became.
+    place alone ends the tie; an edit of both keeps it, with what the first became, unless shape or
+    dtype then differ. Where the array is moved, the tie goes with it; where it is removed, the tie
+    ends, and other places keep the array.
 
     Source: `eqx.nn.Shared`.
     """
@@ -49,19 +51,31 @@ class Tied(Wrapper):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in ("layer", "links"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.resolved(), name)
+        model = self.resolved()
+        return self._part(model, getattr(model, name))
 
     def __getitem__(self, index: Any) -> Any:
-        return self.resolved()[index]
+        model = self.resolved()
+        return self._part(model, model[index])
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.resolved())
+        model = self.resolved()
+        return (self._part(model, layer) for layer in model)
+
+    def _part(self, model: Any, part: Any) -> Any:
+        """What was read from the resolved model: tied too, if it holds two places of a tie."""
+        sources = (at(self.layer, source) for source, _ in self.links)
+        shared = {id(source) for source in sources if eqx.is_array(source)}
+        if sum(id(leaf) in shared for leaf in jax.tree.leaves(part)) < 2:
+            return part
+        links = relinked(model, part, self.links)
+        return Tied(part, links) if links else part
 
     def _gx_level(self) -> Level:
         return Level((INNER,), (self.resolved(),), 0)
 
     def _gx_replace(self, new: Mapping[int, Any]) -> Any:
-        links = _relinked(self.resolved(), new[0], self.links)
+        links = relinked(self.resolved(), new[0], self.links)
         return Tied(new[0], links) if links else new[0]
 
 
@@ -71,47 +85,6 @@ def _constant(value: Any) -> Callable[[Any], Any]:
 
 def _holed(model: Any, links: Links) -> Any:
     return edited(model, {target: _constant(None) for _, target in links})
-
-
-def _peek(model: Any, address: Address) -> Any:
-    try:
-        return at(model, address)
-    except IndexError:
-        return None
-
-
-def _alike(a: Any, b: Any) -> bool:
-    return eqx.is_array(a) and eqx.is_array(b) and a.shape == b.shape and a.dtype == b.dtype
-
-
-def _relinked(before: Any, after: Any, links: Links) -> Links:
-    """The ties that hold after an edit of the resolved model."""
-    targets: dict[Address, list[Address]] = {}
-    for source, target in links:
-        targets.setdefault(source, []).append(target)
-    return tuple(
-        link
-        for source, several in targets.items()
-        for link in _group(before, after, source, several)
-    )
-
-
-def _group(before: Any, after: Any, source: Address, targets: list[Address]) -> Links:
-    shared = at(before, source)
-    if all(_peek(after, place) is shared for place in (source, *targets)):
-        return tuple((source, target) for target in targets)
-    places = [match.address for match in search(after, None, [lambda node: node is shared])]
-    edited_source = _peek(after, source)
-    if len(places) > len(targets):
-        # All are still there: they have only moved.
-        source, targets = places[0], places[1:]
-    elif edited_source is shared:
-        targets = [target for target in targets if target in places]
-    elif _alike(edited_source, shared):
-        targets = [target for target in targets if _alike(_peek(after, target), edited_source)]
-    else:
-        source, targets = (places[0], places[1:]) if places else (source, [])
-    return tuple((source, target) for target in targets)
 
 
 def tie(model: Any, source: Any, target: Any) -> Any:
@@ -148,11 +121,11 @@ def tie(model: Any, source: Any, target: Any) -> Any:
 
     ```
     """
-    base, links = (model.resolved(), model.links) if isinstance(model, Tied) else (model, ())
+    base, links = _opened(model)
     first, second = (_only_array(base, place) for place in (source, target))
     if first.address == second.address:
         raise ValueError(f"{first.path!r} cannot be tied to itself.")
-    if not _alike(first.node, second.node):
+    if not alike(first.node, second.node):
         raise ValueError(
             f"Only arrays of one shape and dtype can be tied: {first.path!r} is "
             f"{described(first.node)}, {second.path!r} is {described(second.node)}."
@@ -164,12 +137,34 @@ def tie(model: Any, source: Any, target: Any) -> Any:
     return Tied(base, new_links) if new_links else model
 
 
+def _opened(model: Any) -> tuple[Any, Links]:
+    """The model without `Tied` anywhere in it, and the ties that these held."""
+    found = search(model, None, [lambda node: isinstance(node, Tied)])
+    links = [
+        tuple(_without_ties(model, (*match.address, 0, *end)) for end in link)
+        for match in found
+        for link in match.node.links
+    ]
+    opened = edited(model, {match.address: lambda node: node.resolved() for match in found})
+    return opened, tuple((source, target) for source, target in links)
+
+
+def _without_ties(model: Any, address: Address) -> Address:
+    steps, node = [], model
+    for i in address:
+        if not isinstance(node, Tied):
+            steps.append(i)
+        node = at(node, (i,))
+    return tuple(steps)
+
+
 def _only_array(model: Any, criterion: Any) -> Match:
     selection = select(model, criterion).expect(1)
     (match,) = selection.matches
     if not eqx.is_array(match.node):
+        inside = search(match.node, None, [eqx.is_array])
+        hint = f" Did you mean {render((*match.keys, *inside[0].keys))!r}?" if inside else ""
         raise TypeError(
-            f"Only arrays can be tied; {match.path!r} is a {type(match.node).__name__}. "
-            f"Did you mean {match.path + '.weight'!r}?"
+            f"Only arrays can be tied; {match.path!r} is of type {type(match.node).__name__}.{hint}"
         )
     return match

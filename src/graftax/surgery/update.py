@@ -84,7 +84,7 @@ def _update_inner(node: Any, fields: dict[str, Any], own: tuple[str, ...]) -> An
 
 def _updated_module(node: Any, fields: dict[str, Any]) -> Any:
     if isinstance(node, StructuralLayer):
-        layers = node.layers
+        layers: Any = node.layers
         if "layers" in fields:
             layers = as_layers(type(node), (fields["layers"],), {})
         labelled = {name: value for name, value in fields.items() if name in node.labels}

@@ -2,15 +2,45 @@
 
 from .bert import bert as bert, bert_block as bert_block
 from .config import ConfigError as ConfigError
+from .convnext import convnext as convnext, convnext_block as convnext_block
+from .convolution import (
+    Append as Append,
+    Normalize as Normalize,
+    Pixelwise as Pixelwise,
+    Scale as Scale,
+    ToTokens as ToTokens,
+    Upsample as Upsample,
+)
+from .densenet import (
+    dense_layer as dense_layer,
+    densenet as densenet,
+    transition as transition,
+)
+from .generate import generate as generate
+from .googlenet import googlenet as googlenet, inception_block as inception_block
+from .gpt2 import gpt2 as gpt2, gpt2_block as gpt2_block
+from .inception import (
+    inception as inception,
+    inception_a as inception_a,
+    inception_b as inception_b,
+    inception_c as inception_c,
+    inception_d as inception_d,
+    inception_e as inception_e,
+)
 from .layers import (
     ClassToken as ClassToken,
     DotProductAttention as DotProductAttention,
     PositionEmbedding as PositionEmbedding,
     Residual as Residual,
     RotaryEmbedding as RotaryEmbedding,
-    Scale as Scale,
     Take as Take,
     TokenTypeEmbedding as TokenTypeEmbedding,
-    ToTokens as ToTokens,
 )
+from .llama import llama as llama, llama_block as llama_block
 from .pretrained import from_pretrained as from_pretrained
+from .resnet import basic_block as basic_block
+from .resnet import bottleneck as bottleneck
+from .resnet import resnet as resnet
+from .unet import double_convolution as double_convolution, unet as unet
+from .vit import vit as vit
+from .vit import vit_block as vit_block

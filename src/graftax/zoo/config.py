@@ -35,6 +35,7 @@ class Config:
     def __init__(self, values: Mapping[str, Any], name: str):
         self._values = dict(values)
         self._used: set[str] = set()
+        self._parts: list[Config] = []
         self.name = name
 
     @classmethod
@@ -64,6 +65,16 @@ class Config:
         if self._values.get(key) is None:
             raise ConfigError(f"{self.name!r} lacks {key!r}.{did_you_mean(key, self._values)}")
         return self._values[key]
+
+    def part(self, key: str) -> "Config | None":
+        """The configuration inside this one, read by the same rules; None if it is missing or empty."""
+        values = self.get(key, None)
+        if not values:
+            return None
+        if not isinstance(values, dict):
+            raise ConfigError(f"{self.name!r} has {key}={values!r}, where named values should be.")
+        self._parts.append(Config(values, f"{self.name}: {key}"))
+        return self._parts[-1]
 
     def only(self, key: str, allowed: Iterable[Any]) -> None:
         """Refuse a value that would change the result in a way that is not supported.
@@ -103,6 +114,8 @@ class Config:
                 f"{listed(f'{k}={self._values[k]!r}' for k in unknown)}. If they do not, name them in "
                 "ignore_config=(...)."
             )
+        for part in self._parts:
+            part.check_all_used(ignored)
 
 
 class Recipe(NamedTuple):

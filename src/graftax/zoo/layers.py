@@ -104,23 +104,22 @@ class RotaryEmbedding(eqx.Module):
     """
 
     theta: float = eqx.field(static=True)
-    scaling: tuple[float, float, float, int] | None = eqx.field(static=True)
+    scaling: float | tuple | None = eqx.field(static=True)
 
-    def __init__(
-        self, theta: float = 10_000.0, scaling: tuple[float, float, float, int] | None = None
-    ):
+    def __init__(self, theta: float = 10_000.0, scaling: float | tuple | None = None):
         """**Arguments:**
 
         - `theta`: the base of the frequencies `theta ** (-2 i / size)`.
-        - `scaling`: Llama 3's `(factor, low_freq_factor, high_freq_factor, original length)`.
+        - `scaling`: a number that divides all frequencies (Chen et al., arXiv:2306.15595), or Llama
+            3's `(factor, low_freq_factor, high_freq_factor, original length)`.
         """
         self.theta, self.scaling = theta, scaling
 
     def frequencies(self, size: int) -> Float[Array, " half"]:
         """The angle by which each pair turns from one position to the next, in radians."""
         frequencies = self.theta ** (-jnp.arange(0, size, 2) / size)
-        if self.scaling is None:
-            return frequencies
+        if not isinstance(self.scaling, tuple):
+            return frequencies if self.scaling is None else frequencies / self.scaling
         factor, low, high, length = self.scaling
         wavelength = 2 * jnp.pi / frequencies
         blend = jnp.clip((length / wavelength - low) / (high - low), 0, 1)
@@ -215,14 +214,6 @@ class ClassToken(eqx.Module):
         return jnp.concatenate([self.weight.astype(x.dtype), x])
 
 
-class ToTokens(eqx.Module):
-    """An image as a sequence: `(channels, height, width)` to `(height * width, channels)`."""
-
-    def __call__(self, x: Float[Array, "c h w"]) -> Float[Array, "t c"]:
-        """Row by row."""
-        return x.reshape(x.shape[0], -1).T
-
-
 class Take(eqx.Module):
     """One element along the first axis: `Take(0)(x) == x[0]`."""
 
@@ -233,14 +224,15 @@ class Take(eqx.Module):
         return x[self.index]
 
 
-class Scale(eqx.Module):
-    """A learnt factor: `x * weight`."""
+class QuickGELU(eqx.Module):
+    """CLIP's and ViT's cheap GELU: `x * sigmoid(1.702 * x)`.
 
-    weight: Float[Array, "..."]
+    Source: Hendrycks and Gimpel, arXiv:1606.08415, section 2.
+    """
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Array) -> Array:
         """The shape stays."""
-        return x * self.weight
+        return x * jax.nn.sigmoid(1.702 * x)
 
 
 class Residual(Wrapper):

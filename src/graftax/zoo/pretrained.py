@@ -15,9 +15,27 @@ from ..paths.errors import did_you_mean, listed
 from ..surgery.graft import has_state
 from .bert import recipe as bert
 from .config import Config, ConfigError, Recipe
+from .convnext import recipe as convnext
+from .densenet import recipe as densenet
+from .googlenet import recipe as googlenet
+from .gpt2 import recipe as gpt2
+from .inception import recipe as inception
+from .llama import recipe as llama
+from .resnet import recipe as resnet
+from .unet import recipe as unet
+from .vit import recipe as vit
 
 FAMILIES: Mapping[str, Callable[[Config, Collection[str]], Recipe]] = {
     "bert": bert,
+    "convnext": convnext,
+    "densenet": densenet,
+    "googlenet": googlenet,
+    "gpt2": gpt2,
+    "inception_v3": inception,
+    "llama": llama,
+    "resnet": resnet,
+    "unet": unet,
+    "vit": vit,
 }
 """From `model_type` in `config.json` to the recipe of the family."""
 
@@ -50,8 +68,11 @@ def from_pretrained(source: str | os.PathLike, *, ignore_config: Iterable[str] =
     weights = open_source(directory)
     recipe = recipe_for(config, weights)
     config.check_all_used(ignore_config)
-    # Shapes alone: the random parameters would be thrown away.
-    skeleton = eqx.filter_eval_shape(recipe.build, jax.random.key(0))
+    try:
+        # Shapes alone: the random parameters would be thrown away.
+        skeleton = eqx.filter_eval_shape(recipe.build, jax.random.key(0))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{config.name!r} describes no model: {error}") from error
     model = load_weights(skeleton, weights, recipe.rename, ignore=recipe.ignore)
     model = eqx.nn.inference_mode(model)
     return eqx.nn.make_with_state(lambda: model)() if has_state(model) else model

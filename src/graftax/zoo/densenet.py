@@ -1,0 +1,139 @@
+"""DenseNet: Huang et al., Densely Connected Convolutional Networks, arXiv:1608.06993."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ..structure import Chain, SkipConnection
+from .config import Config, Recipe
+from .convolution import POOL, Append, batch_norm, conv, max_pool
+
+DEPTHS = {
+    121: (6, 12, 24, 16),
+    161: (6, 12, 36, 24),
+    169: (6, 12, 32, 32),
+    201: (6, 12, 48, 32),
+}
+"""The published sizes: layers in each stage, by their number. 161 has `growth=48`, `stem=96`."""
+
+
+def densenet(
+    *,
+    depths: Sequence[int] = DEPTHS[121],
+    growth: int = 32,
+    stem: int = 64,
+    inner: int = 4,
+    channels: int = 3,
+    dropout: float = 0.0,
+    classes: int | None = 1000,
+    key: Any,
+) -> Chain:
+    """DenseNet on one image: `(channels, h, w)` to `(classes,)`, or to the pooled `(width,)`.
+
+    Stateful: `y, state = model(x, state)`, in training inside `jax.vmap(..., axis_name="batch")`.
+
+    **Arguments:**
+
+    - `depths`: dense layers in each stage. Each stage but the first halves the image and its channels.
+    - `growth`: channels that each dense layer adds.
+    - `stem`: channels of the stem.
+    - `inner`: channels between the two convolutions of a dense layer, over `growth`.
+    - `channels`: of the image.
+    - `dropout`: of what a dense layer adds.
+    - `classes`: of the head; None for no head.
+    - `key`: a random key.
+    """
+    keys = jax.random.split(key, len(depths) + 2)
+    parts: dict[str, Any] = {
+        "stem": Chain(
+            conv=conv(channels, stem, 7, stride=2, key=keys[-1]),
+            norm=batch_norm(stem),
+            act=jax.nn.relu,
+            pool=max_pool(3, 2, 1),
+        )
+    }
+    width = stem
+    for i, depth in enumerate(depths):
+        first, *rest = jax.random.split(keys[i], depth + 1)
+        stage: dict[str, Any] = {}
+        if i > 0:
+            stage["downsample"] = transition(width, width // 2, key=first)
+            width = width // 2
+        layers = [
+            dense_layer(width + j * growth, growth, inner * growth, dropout=dropout, key=k)
+            for j, k in enumerate(rest)
+        ]
+        stage["blocks"] = Chain(layers)
+        parts[f"stage{i + 1}"] = Chain(stage)
+        width += depth * growth
+    parts |= {"norm": batch_norm(width), "act": jax.nn.relu, "pool": POOL}
+    if classes is not None:
+        parts["head"] = eqx.nn.Linear(width, classes, key=keys[-2])
+    return Chain(parts)
+
+
+def dense_layer(
+    into: int, growth: int, inner: int, *, dropout: float = 0.0, key: Any
+) -> SkipConnection:
+    """The image, and after its channels `growth` new ones: `(into, h, w)` to `(into + growth, h, w)`."""
+    k1, k2 = jax.random.split(key)
+    return SkipConnection(
+        norm1=batch_norm(into),
+        act1=jax.nn.relu,
+        conv1=conv(into, inner, 1, key=k1),
+        norm2=batch_norm(inner),
+        act2=jax.nn.relu,
+        conv2=conv(inner, growth, 3, key=k2),
+        dropout=eqx.nn.Dropout(dropout),
+        op=Append(),
+    )
+
+
+def transition(into: int, out: int, *, key: Any) -> Chain:
+    """Between two stages: `(into, h, w)` to `(out, h / 2, w / 2)`."""
+    return Chain(
+        norm=batch_norm(into),
+        act=jax.nn.relu,
+        conv=conv(into, out, 1, key=key),
+        pool=eqx.nn.AvgPool2d(2, 2),
+    )
+
+
+def _names(depths: Sequence[int], dotted: bool) -> dict[str, str]:
+    names = {
+        ".stem.{part}": "features.{part}0",
+        ".norm": "features.norm5",
+        ".head": "classifier",
+    }
+    for i, depth in enumerate(depths):
+        names[f".stage{i + 1}.downsample"] = f"features.transition{i}"
+        for j in range(depth):
+            layer = f"features.denseblock{i + 1}.denselayer{j + 1}"
+            names[f".stage{i + 1}.blocks.{j}"] = layer
+    if dotted:
+        names |= {
+            f"denselayer{{j}}.{p}{{k}}": f"denselayer{{j}}.{p}.{{k}}" for p in ("norm", "conv")
+        }
+    return names
+
+
+def recipe(config: Config, names: Collection[str]) -> Recipe:
+    """DenseNet as torchvision's constructor describes it. Raises `ConfigError`."""
+    config.architecture(["DenseNet"])
+    depths = tuple(config.get("block_config", DEPTHS[121]))
+    settings: dict[str, Any] = {
+        "depths": depths,
+        "growth": config.get("growth_rate", 32),
+        "stem": config.get("num_init_features", 64),
+        "inner": config.get("bn_size", 4),
+        "channels": config.get("num_channels", 3),
+        "dropout": config.get("drop_rate", 0.0),
+        "classes": config.labels(),
+    }
+    for key in ("library_name", "memory_efficient"):
+        config.get(key, None)
+    # The published files are older than the names that torchvision has now.
+    dotted = any(".norm.1." in name for name in names)
+    return Recipe(lambda key: densenet(**settings, key=key), _names(depths, dotted))

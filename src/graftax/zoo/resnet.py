@@ -1,0 +1,181 @@
+"""ResNet: He et al., arXiv:1512.03385; the stride of a bottleneck in its 3 x 3 convolution (v1.5)."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ..structure import Chain, SkipConnection
+from .config import Config, ConfigError, Recipe
+from .convolution import POOL, batch_norm, conv, max_pool
+from .transformer import activation
+
+DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
+"""The published sizes: blocks in each stage, by the number of layers."""
+
+
+def resnet(
+    *,
+    widths: Sequence[int] = (256, 512, 1024, 2048),
+    depths: Sequence[int] = (3, 4, 6, 3),
+    stem: int = 64,
+    channels: int = 3,
+    bottlenecks: bool = True,
+    act: Callable = jax.nn.relu,
+    classes: int | None = 1000,
+    stride_first: bool = False,
+    stride_in_reduction: bool = False,
+    key: Any,
+) -> Chain:
+    """ResNet on one image: `(channels, h, w)` to `(classes,)`; to `(widths[-1],)` if there are none.
+
+    Stateful: `y, state = model(x, state)`, in training inside `jax.vmap(..., axis_name="batch")`.
+
+    **Arguments:**
+
+    - `widths`, `depths`: channels and blocks of each stage.
+    - `stem`: channels of the stem.
+    - `channels`: of the image.
+    - `bottlenecks`: whether blocks have three convolutions (50 layers and more) or two.
+    - `act`: after the stem and after each sum; inside the blocks it is ReLU.
+    - `classes`: of the head; None for no head.
+    - `stride_first`: whether the first stage halves the image too.
+    - `stride_in_reduction`: whether a bottleneck strides in its first convolution (as in the paper).
+    - `key`: a random key.
+    """
+    keys = jax.random.split(key, len(widths) + 2)
+    parts: dict[str, Any] = {
+        "stem": Chain(
+            conv=conv(channels, stem, 7, stride=2, key=keys[-1]),
+            norm=batch_norm(stem),
+            act=act,
+            pool=max_pool(3, 2, 1),
+        )
+    }
+    make = bottleneck if bottlenecks else basic_block
+    into = stem
+    for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
+        blocks = []
+        for j, block_key in enumerate(jax.random.split(keys[i], depth)):
+            stride = 2 if j == 0 and (i > 0 or stride_first) else 1
+            options = {"stride_in_reduction": stride_in_reduction} if bottlenecks else {}
+            blocks.append(make(into, width, stride=stride, act=act, key=block_key, **options))
+            into = width
+        parts[f"stage{i + 1}"] = Chain(blocks)
+    parts["pool"] = POOL
+    if classes is not None:
+        parts["head"] = eqx.nn.Linear(into, classes, key=keys[-2])
+    return Chain(parts)
+
+
+def basic_block(
+    into: int, out: int, *, stride: int = 1, act: Callable = jax.nn.relu, key: Any
+) -> SkipConnection:
+    """Two 3 x 3 convolutions: `(into, h, w)` to `(out, h / stride, w / stride)`."""
+    k1, k2, k3 = jax.random.split(key, 3)
+    return SkipConnection(
+        conv1=conv(into, out, 3, stride=stride, key=k1),
+        norm1=batch_norm(out),
+        act1=jax.nn.relu,
+        conv2=conv(out, out, 3, key=k2),
+        norm2=batch_norm(out),
+        op=Chain(add=sum, act=act),
+        shortcut=_shortcut(into, out, stride, k3),
+    )
+
+
+def bottleneck(
+    into: int,
+    out: int,
+    *,
+    stride: int = 1,
+    act: Callable = jax.nn.relu,
+    stride_in_reduction: bool = False,
+    key: Any,
+) -> SkipConnection:
+    """1 x 1 to a quarter of the channels, 3 x 3, 1 x 1: `(into, h, w)` to `(out, h / stride, w / stride)`."""
+    k1, k2, k3, k4 = jax.random.split(key, 4)
+    inner = out // 4
+    strides = (stride, 1) if stride_in_reduction else (1, stride)
+    return SkipConnection(
+        conv1=conv(into, inner, 1, stride=strides[0], key=k1),
+        norm1=batch_norm(inner),
+        act1=jax.nn.relu,
+        conv2=conv(inner, inner, 3, stride=strides[1], key=k2),
+        norm2=batch_norm(inner),
+        act2=jax.nn.relu,
+        conv3=conv(inner, out, 1, key=k3),
+        norm3=batch_norm(out),
+        op=Chain(add=sum, act=act),
+        shortcut=_shortcut(into, out, stride, k4),
+    )
+
+
+def _shortcut(into: int, out: int, stride: int, key: Any) -> Chain | None:
+    if into == out and stride == 1:
+        return None
+    return Chain(conv=conv(into, out, 1, stride=stride, key=key), norm=batch_norm(out))
+
+
+def _hugging_face_names(prefix: str, stages: int) -> dict[str, str]:
+    names = {
+        ".stem.conv": f"{prefix}embedder.embedder.convolution",
+        ".stem.norm": f"{prefix}embedder.embedder.normalization",
+        ".head": "classifier.1",
+    }
+    for stage in range(stages):
+        ours, theirs = f".stage{stage + 1}.{{b}}", f"{prefix}encoder.stages.{stage}.layers.{{b}}"
+        for k in range(3):
+            names[f"{ours}.conv{k + 1}"] = f"{theirs}.layer.{k}.convolution"
+            names[f"{ours}.norm{k + 1}"] = f"{theirs}.layer.{k}.normalization"
+        names[f"{ours}.shortcut.conv"] = f"{theirs}.shortcut.convolution"
+        names[f"{ours}.shortcut.norm"] = f"{theirs}.shortcut.normalization"
+    return names
+
+
+_TORCHVISION_NAMES = {
+    ".stem.conv": "conv1",
+    ".stem.norm": "bn1",
+    ".head": "fc",
+    ".stage{s}.{b}.norm{k}": "layer{s}.{b}.bn{k}",
+    ".stage{s}.{b}.conv{k}": "layer{s}.{b}.conv{k}",
+    ".stage{s}.{b}.shortcut.conv": "layer{s}.{b}.downsample.0",
+    ".stage{s}.{b}.shortcut.norm": "layer{s}.{b}.downsample.1",
+}
+
+
+def recipe(config: Config, names: Collection[str]) -> Recipe:
+    """ResNet as `config.json` describes it, with Hugging Face's names or torchvision's."""
+    architecture = config.architecture(["ResNetForImageClassification", "ResNetModel", "ResNet"])
+    kind = config.get("layer_type", "bottleneck")
+    if kind not in ("basic", "bottleneck"):
+        raise ConfigError(f"{config.name!r} has layer_type={kind!r}; supported: basic, bottleneck.")
+    widths = tuple(config.get("hidden_sizes", (256, 512, 1024, 2048)))
+    settings: dict[str, Any] = {
+        "widths": widths,
+        "depths": tuple(config.get("depths", (3, 4, 6, 3))),
+        "stem": config.get("embedding_size", 64),
+        "channels": config.get("num_channels", 3),
+        "bottlenecks": kind == "bottleneck",
+        "act": activation(config.get("hidden_act", "relu")),
+        "classes": None if architecture == "ResNetModel" else config.labels(),
+        "stride_first": config.get("downsample_in_first_stage", False),
+        "stride_in_reduction": config.get("downsample_in_bottleneck", False),
+    }
+    # They name the outputs of a backbone, which are all there: `activations(model, x)`.
+    for key in ("out_features", "out_indices", "stage_names", "library_name"):
+        config.get(key, None)
+    prefix = "resnet." if any(name.startswith("resnet.") for name in names) else ""
+    rename = (
+        _TORCHVISION_NAMES
+        if architecture == "ResNet"
+        else _hugging_face_names(prefix, len(widths))
+    )
+    return Recipe(lambda key: resnet(**settings, key=key), rename)

@@ -1,0 +1,105 @@
+"""U-Net: Ronneberger et al., arXiv:1505.04597, with padded convolutions and BatchNorm."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from ..structure import Chain, SkipConnection
+from .config import Config, ConfigError, Recipe
+from .convolution import Append, Conv, Upsample, conv, convolutions, max_pool
+
+UPSAMPLE = ("transposed", "bilinear")
+
+
+def unet(
+    *,
+    widths: Sequence[int] = (64, 128, 256, 512, 1024),
+    channels: int = 3,
+    classes: int = 2,
+    upsample: str = "transposed",
+    bias: bool = False,
+    key: Any,
+) -> Chain:
+    """U-Net on one image: `(channels, h, w)` to a score for each pixel, `(classes, h, w)`.
+
+    A level inside the other: `Chain(encoder, skip, decoder, head)`, where `skip` is a `SkipConnection`
+    of `downsample`, the next level, and `upsample`; `skip.skip.encoder` is the third encoder, and the
+    deepest level is the `bottleneck`. Each of them halves the image, whose sides must divide by that.
+
+    Stateful: `y, state = model(x, state)`, in training inside `jax.vmap(..., axis_name="batch")`.
+
+    **Arguments:**
+
+    - `widths`: channels of each level; the last are those of the bottleneck.
+    - `channels`: of the image.
+    - `classes`: the outputs at each pixel.
+    - `upsample`: `"transposed"`, by a learnt transposed convolution, or `"bilinear"`.
+    - `bias`: whether the convolutions before a BatchNorm have one.
+    - `key`: a random key.
+
+    **Raises:**
+
+    - `ValueError`: another `upsample`, or fewer than two levels.
+    """
+    if upsample not in UPSAMPLE:
+        raise ValueError(f"upsample must be one of {', '.join(UPSAMPLE)}; got {upsample!r}.")
+    if len(widths) < 2:
+        raise ValueError(f"A U-Net has two levels or more; got widths={tuple(widths)}.")
+    head_key, deepest_key, *keys = jax.random.split(key, len(widths) + 1)
+    level: dict[str, Any] = {
+        "bottleneck": double_convolution(widths[-2], widths[-1], bias=bias, key=deepest_key)
+    }
+    for i in reversed(range(len(widths) - 1)):
+        k1, k2, k3 = jax.random.split(keys[i], 3)
+        width, below = widths[i], widths[i + 1]
+        is_learnt = upsample == "transposed"
+        larger = eqx.nn.ConvTranspose2d(below, width, 2, 2, key=k2) if is_learnt else Upsample(2)
+        level = {
+            "encoder": double_convolution(
+                widths[i - 1] if i else channels, width, bias=bias, key=k1
+            ),
+            "skip": SkipConnection(
+                {"downsample": max_pool(2, 2), **level, "upsample": larger}, op=Append()
+            ),
+            "decoder": double_convolution(
+                width + (width if is_learnt else below), width, bias=bias, key=k3
+            ),
+        }
+    return Chain({**level, "head": conv(widths[0], classes, 1, bias=True, key=head_key)})
+
+
+def double_convolution(into: int, out: int, *, bias: bool = False, key: Any) -> Chain:
+    """3 x 3, BatchNorm and ReLU, twice: `(into, h, w)` to `(out, h, w)`."""
+    return convolutions(into, Conv(out, 3), Conv(out, 3), bias=bias, key=key)
+
+
+def _names(levels: int) -> dict[str, str]:
+    names = {f".{'skip.' * levels}bottleneck": "bottleneck"}
+    for i in range(levels):
+        here, decoder = "." + "skip." * i, f"decoder.{levels - 1 - i}"
+        names |= {
+            f"{here}encoder": f"encoder.{i}",
+            # Rules follow each other: this one must not meet what the next makes a `decoder`.
+            f"{here}decoder": f"{decoder}.block",
+            f"{here}skip.upsample": f"{decoder}.up",
+        }
+    return names
+
+
+def recipe(config: Config, names: Collection[str]) -> Recipe:
+    """U-Net as a `config.json` of our own describes it: no library has one. Raises `ConfigError`."""
+    config.architecture(["UNet"])
+    config.only("upsample", UPSAMPLE)
+    widths = tuple(config.need("hidden_sizes"))
+    if len(widths) < 2:
+        raise ConfigError(f"{config.name!r} has hidden_sizes={list(widths)}: it takes two or more.")
+    settings: dict[str, Any] = {
+        "widths": widths,
+        "channels": config.get("num_channels", 3),
+        "classes": config.labels(),
+        "upsample": config.get("upsample", UPSAMPLE[0]),
+        "bias": config.get("conv_bias", False),
+    }
+    return Recipe(lambda key: unet(**settings, key=key), _names(len(widths) - 1))
