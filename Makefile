@@ -16,19 +16,33 @@ STAMPS := $(foreach extras,test dev docs examples bench,$(VENV)/.installed-$(ext
 HEALTHY := $(findstring [$(CURDIR)],$(shell cat $(HEALTH) 2>/dev/null))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format typecheck bench docs clean FORCE
+.PHONY: help demo demo-minilm test live lint format typecheck bench docs clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
 	@echo "usage: make TARGET [PYTHON=python3.11] [WORKERS=2] [ARGS=...]"
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do \
-	    printf '  %-10s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do \
+	    printf '  %-12s %s\n' "$$name" "$$what"; done
 
 demo: $(VENV)/.installed-examples ## train a small labelled network on real digits and operate on it
 	@$(PY) examples/digits.py $(ARGS)
 
+demo-minilm: $(VENV)/.installed-examples ## embed sentences with published weights, and rework the model
+	@$(PY) examples/minilm.py $(ARGS)
+
 test: $(VENV)/.installed-test ## run the tests (WORKERS=2 processes; ARGS="-k select" for some)
 	@$(PY) -m pytest -q -n $(WORKERS) $(ARGS)
+
+live: .venv-live/.installed ## compare with PyTorch itself, in an environment of its own
+	@.venv-live/bin/python -m pytest -q tests/live $(ARGS)
+
+# torch first: with it in place, nothing else asks for a build of another version.
+.venv-live/.installed: pyproject.toml
+	@echo "==> making .venv-live with PyTorch"
+	@$(PYTHON) -m venv --clear .venv-live
+	@.venv-live/bin/python -m pip install --disable-pip-version-check "torch==2.13.0"
+	@.venv-live/bin/python -m pip install --disable-pip-version-check --editable ".[test,live]"
+	@touch $@
 
 lint: $(VENV)/.installed-dev ## check style and formatting
 	@$(PY) -m ruff check .
@@ -48,7 +62,7 @@ docs: $(VENV)/.installed-docs ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean --site-dir site $(ARGS)
 
 clean: ## remove everything these targets made, .venv included
-	@rm -rf $(VENV) site dist build .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-live .cache site dist build .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of extras. If the interpreter behind .venv is gone, or newer than the stamp,

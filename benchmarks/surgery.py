@@ -4,8 +4,6 @@ Every ratio is of two medians, taken by turns in one process. The tree is the sa
 """
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +23,10 @@ def edits(size: int, model: gx.Chain) -> Iterator[Case]:
     """Finding and replacing, in a model of so many leaves."""
     leaves = f"{size:,} leaves"
     new = linear()
+
+    def another(_: Any) -> eqx.nn.Linear:
+        return new
+
     yield Case(
         'replace one node: "encoder.3.mlp.up"',
         leaves,
@@ -36,8 +38,8 @@ def edits(size: int, model: gx.Chain) -> Iterator[Case]:
     yield Case(
         "replace all Linear layers, by type",
         leaves,
-        lambda: gx.select(model, eqx.nn.Linear).apply(lambda _: new),
-        lambda: pz.select(model).at_instances_of(eqx.nn.Linear).apply(lambda _: new),
+        lambda: gx.select(model, eqx.nn.Linear).apply(another),
+        lambda: pz.select(model).at_instances_of(eqx.nn.Linear).apply(another),
         "Penzai",
         goal=0.7,
     )
@@ -89,7 +91,7 @@ def flatness(small: gx.Chain, large: gx.Chain) -> Case:
 
 
 def flattening() -> Iterator[Case]:
-    """One container through JAX and back: what every call of a jitted function does to it."""
+    """One container through JAX and back, as in every call of a jitted function."""
     layers = dict.fromkeys(("stem", "stage1", "stage2", "stage3", "norm", "head"), jax.nn.relu)
     sequential = eqx.nn.Sequential(list(layers.values()))
     for kind, chain in (("labels", gx.Chain(layers)), ("positions", gx.Chain(*layers.values()))):
@@ -128,10 +130,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row (default: 2)")
     seconds = parser.parse_args().seconds
     models = {size: encoder(size) for size in SIZES}
-    cases = [case for size, model in models.items() for case in edits(size, model)]
-    cases.sort(key=lambda case: case.task, reverse=True)
+    by_size = [edits(size, model) for size, model in models.items()]
+    cases = [case for same_task in zip(*by_size, strict=True) for case in same_task]
     cases += [flatness(models[min(SIZES)], models[max(SIZES)]), *flattening(), tracing()]
-    print_table("Medians by turns; ratio = graftax / peer", cases, seconds)
+    print_table("Medians, measured by turns; ratio = graftax / peer", cases, seconds)
 
 
 if __name__ == "__main__":

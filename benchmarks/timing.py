@@ -2,10 +2,12 @@
 
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -61,17 +63,20 @@ def _sample(function: Callable[[], Any], repeats: int) -> float:
 
 def print_table(title: str, cases: Sequence[Case], seconds: float) -> None:
     """Measure the cases, each for so many seconds, and print a row for each."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("task", "size", "graftax", "peer", "", "ratio", "goal", "met"):
-        left = heading in ("task", "")
-        table.add_column(heading, justify="left" if left else "right", no_wrap=heading != "task")
-    console = Console()
+        table.add_column(heading, justify="left" if heading in ("task", "") else "right")
+    # Where the output is no terminal, rich would take it to be narrow.
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    task = ""
     with console.status("measuring") as status:
         for case in cases:
             status.update(f"{case.task}, {case.size}")
             ours, peer = interleaved((case.ours, case.peer), seconds)
+            if task != case.task:
+                table.add_section()
             table.add_row(
-                case.task,
+                case.task if task != case.task else "",
                 case.size,
                 _time(ours),
                 _time(peer),
@@ -80,6 +85,7 @@ def print_table(title: str, cases: Sequence[Case], seconds: float) -> None:
                 "" if case.goal is None else f"<= {case.goal:g}",
                 _verdict(ours / peer, case.goal),
             )
+            task = case.task
     console.print(table)
 
 

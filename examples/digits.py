@@ -125,9 +125,9 @@ class Data(NamedTuple):
 
 def load() -> tuple[Data, Data]:
     """The 1,797 digits of scikit-learn: three quarters to train with, one quarter to test on."""
-    digits = load_digits()
-    images = (digits.images / 16).astype("float32")[:, None]
-    split = train_test_split(images, digits.target, stratify=digits.target, random_state=0)
+    pixels, labels = load_digits(return_X_y=True)
+    images = (pixels / 16).astype("float32").reshape(-1, 1, 8, 8)
+    split = train_test_split(images, labels, stratify=labels, random_state=0)
     train_images, test_images, train_labels, test_labels = map(jnp.asarray, split)
     return Data(train_images, train_labels), Data(test_images, test_labels)
 
@@ -224,11 +224,11 @@ def main(seed: int) -> None:
     def run(operation: str, model: Any, where: Any, steps: int, rate=2e-2, task=lambda data: data):
         """Train what `where` selects, and note what that did."""
         selection = gx.select(model, where)
-        at_once, trained = accuracy(model, task(test)), None
+        at_once, trained = float(accuracy(model, task(test))), None
         if steps:
             track = partial(tracked, title=operation, console=console)
             model = fit(selection, task(train), steps, rate, track)
-            trained = accuracy(model, task(test))
+            trained = float(accuracy(model, task(test)))
             console.print()
         size = gx.select(model, everything).size
         rows.append(Row(operation, at_once, trained, size, selection.size))

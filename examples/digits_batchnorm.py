@@ -82,11 +82,12 @@ def main() -> None:
 
     def run(operation: str, model: Any, state: State, where: Any, steps: int) -> tuple[Any, State]:
         selection = gx.select(model, where, eqx.is_inexact_array)
-        at_once = accuracy(model, state, test)
+        at_once = float(accuracy(model, state, test))
         track = partial(tracked, title=operation, console=console)
         model, state = fit(selection, state, train, steps, track)
         size = gx.select(model, eqx.is_inexact_array).size
-        rows.append(Row(operation, at_once, accuracy(model, state, test), size, selection.size))
+        trained = float(accuracy(model, state, test))
+        rows.append(Row(operation, at_once, trained, size, selection.size))
         return model, state
 
     model, state = eqx.nn.make_with_state(lambda key: with_batchnorm(build(key)))(key)

@@ -69,6 +69,22 @@ class TallyOfTwo(eqx.Module):
         return a + b, state.set(self.index, 10 * state.get(self.index) + self.digit)
 
 
+# One index for all, so that layers in different places write into the same state.
+INDEX = eqx.nn.StateIndex(jnp.array(0))
+
+
+def tally(digit: int) -> Tally:
+    return Tally(INDEX, digit)
+
+
+def own(digit: int) -> OwnTally:
+    return OwnTally(INDEX, digit)
+
+
+def of_two(digit: int) -> TallyOfTwo:
+    return TallyOfTwo(INDEX, digit)
+
+
 class Attention(eqx.Module):
     """Attention with one head and dropout, as an `op`: it gets `(query, key, value)`."""
 

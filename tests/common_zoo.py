@@ -101,12 +101,25 @@ def check_round_trip(tmp_path: Path, model: Any) -> None:
 
 def labels(model: Any) -> set[str]:
     """The labels of all containers at any depth."""
-    found = set()
+    found: set[str] = set()
     for _, node in gx.walk(model):
-        children = gx.children(node) if callable(node) else {}
-        layers = {label for label, child in children.items() if callable(child)}
-        found |= {label for label in layers if isinstance(label, str)}
+        # A wrapper shows what it holds, which may be a layer of Equinox's with fields of its own.
+        holders = [node, *_held(node)]
+        for holder in holders:
+            if isinstance(holder, gx.StructuralLayer | gx.zoo.Residual):
+                children = gx.children(holder)
+                found |= {
+                    k for k, child in children.items() if isinstance(k, str) and callable(child)
+                }
     return found
+
+
+def _held(node: Any) -> list[Any]:
+    held = []
+    while isinstance(node, gx.Wrapper):
+        node = node.layer
+        held.append(node)
+    return held
 
 
 def documented_labels() -> set[str]:

@@ -428,6 +428,26 @@ def test_replacing_the_second_layer_ends_the_tie():
     assert same_arrays(model.embed, untied().embed)
 
 
+def test_a_layer_of_another_type_in_the_first_place_leaves_the_array_to_the_second():
+    class Quantised(eqx.Module):
+        weight: jax.Array
+
+        def __call__(self, x):
+            return self.weight[x].astype(jnp.float32)
+
+    def quantised(layer):
+        return Quantised(layer.weight.astype(jnp.int8))
+
+    model = tied()
+    edited = gx.select(model, "embed").apply(quantised)
+    assert type(edited) is gx.Chain and edited.embed.weight.dtype == jnp.int8
+    assert edited.head.weight is model.head.weight
+    three = gx.tie(gx.update(untied(), body=untied().head), "embed.weight", "body.weight")
+    three = gx.select(gx.tie(three, "embed.weight", "head.weight"), "embed").apply(quantised)
+    assert is_tied(three, "body.weight", "head.weight")
+    assert same_arrays(three.head.weight, model.head.weight)
+
+
 def test_replacing_both_layers_by_like_ones_keeps_the_tie():
     def fresh(layer, key):
         return gx.update(layer, weight=jax.random.normal(key, layer.weight.shape))

@@ -216,7 +216,8 @@ def materialised(stored: Stored, tensors: TensorFile) -> Any:
         return jax.random.wrap_key_data(jnp.asarray(raw), impl=entry["random_key"])
     if "numpy" in entry:
         return raw if entry["numpy"] == "array" else raw[()]
-    array = jnp.asarray(raw)
+    # The memory is ours alone, so JAX may have it.
+    array = jax.device_put(raw)
     if array.dtype != raw.dtype:
         raise FormatError(
             f"{entry['array']!r} is {raw.dtype}, which JAX holds only with jax_enable_x64 set: "

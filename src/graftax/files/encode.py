@@ -21,7 +21,7 @@ from ..structure.wrappers import Wrapper
 from ..surgery.tie import Tied
 from .errors import UnsavableError
 from .names import full_name, function_name, module_name
-from .tensors import DTYPES
+from .tensors import DTYPES, METADATA
 
 _ARRAYS = (jax.Array, np.ndarray, np.generic)
 _DICTS = {dict: "dict", OrderedDict: "OrderedDict"}
@@ -91,7 +91,7 @@ class Encoder:
 
     def _free_key(self, path: str) -> str:
         key, n = path or "value", 1
-        while key in self.arrays:
+        while key in self.arrays or key == METADATA:
             n += 1
             key = f"{path}#{n}"
         return key
@@ -200,12 +200,12 @@ def _number(value: float | complex) -> Any:
     return value if math.isfinite(value) else {"float": repr(value)}
 
 
-_STORABLE = frozenset(DTYPES.values())
+STORABLE = frozenset(DTYPES.values())
 
 
 def as_storable(array: np.ndarray) -> np.ndarray:
     """The array itself if safetensors knows its dtype, else its bytes along a new last axis."""
-    if array.dtype.name in _STORABLE:
+    if array.dtype.name in STORABLE:
         return array
     flat = np.ascontiguousarray(array).reshape(-1)
     return flat.view(np.uint8).reshape(*array.shape, array.dtype.itemsize)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -12,15 +13,16 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..paths.path import join
 from ..surgery.select import select
 from .decode import Decoder, filled
-from .encode import Encoder
-from .errors import FormatError
+from .encode import STORABLE, Encoder
+from .errors import FormatError, UnsavableError
 from .names import Names
-from .tensors import TensorFile
+from .tensors import METADATA, TensorFile
 
 FORMAT = 1
 _HEADER = "graftax"
@@ -86,19 +88,40 @@ def _indices(tree: Any) -> list[eqx.nn.StateIndex]:
 def write_tensors(
     file: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
-    """Write a safetensors file, whole or not at all."""
-    path = Path(file)
+    """Write a safetensors file, whole or not at all, as readable as any other file.
+
+    Raises `UnsavableError` for a name or dtype that the format lacks.
+    """
+    if METADATA in arrays:
+        raise UnsavableError(f"No tensor of a safetensors file can be called {METADATA!r}.")
+    for name, array in arrays.items():
+        if array.dtype.name not in STORABLE:
+            raise UnsavableError(f"{name!r} is {array.dtype}, which safetensors files do not hold.")
+    # Through a link to what it points at, as `open` does.
+    path = Path(file).resolve()
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no directory {str(path.parent)!r} to write to.")
     whole = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
-    # Not `tempfile`: its files are for their owner alone, and a model is as readable as any file.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
+        permissions = _permissions(path, temporary)
         save_file(whole, temporary, metadata)
-        with open(temporary, "rb") as written:
+        with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
+        os.chmod(temporary, permissions)
         os.replace(temporary, path)
-    except BaseException:
+    except SafetensorError as error:
+        raise OSError(f"{str(path)!r} cannot be written: {error}") from error
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def _permissions(path: Path, temporary: Path) -> int:
+    """Those of the file that is replaced, else those that `open` gives to a new one."""
+    # safetensors gives its files to their owner alone.
+    with open(temporary, "xb") as new:
+        found = os.fstat(new.fileno())
+    return stat.S_IMODE((path.stat() if path.is_file() else found).st_mode)
 
 
 def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) -> Any:

@@ -5,10 +5,11 @@ float8 and because only what is asked for is to be read.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,10 +33,39 @@ DTYPES = {
     "F64": "float64",
     "C64": "complex64",
     "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
     "F8_E8M0": "float8_e8m0fnu",
 }
 """From the name of a dtype in a file to JAX's."""
+
+METADATA = "__metadata__"
+"""The one name that no tensor can have."""
+
+
+# XLA takes over memory that begins at such an address, where it would copy any other.
+_ALIGNMENT = 64
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array to be filled, in memory that `jax.device_put` need not copy on a CPU."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+class _Entry(NamedTuple):
+    """What the header says of one tensor. That it is true, `safetensors` has checked."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+
+    @classmethod
+    def read(cls, entry: Any) -> "_Entry":
+        return cls(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][0])
 
 
 class TensorFile(Mapping):
@@ -55,17 +85,17 @@ class TensorFile(Mapping):
             with open(self.path, "rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 header: dict[str, Any] = json.loads(file.read(length))
-        except (SafetensorError, ValueError, RecursionError, OSError) as error:
+            self.metadata: dict[str, str] = header.pop(METADATA, None) or {}
+            self._entries = {name: _Entry.read(entry) for name, entry in header.items()}
+        except (SafetensorError, ValueError, TypeError, RecursionError, OSError) as error:
             raise FormatError(
-                f"{str(self.path)!r} is no whole safetensors file: {error}"
+                f"{str(self.path)!r} is no whole safetensors file: {error}. Fetch or save it again."
             ) from error
-        self.metadata: dict[str, str] = header.pop("__metadata__", None) or {}
-        self._entries = header
         self._start = 8 + length
 
     def dtype(self, name: str) -> np.dtype:
         """The dtype of a tensor, without reading it."""
-        stored = self._entries[name]["dtype"]
+        stored = self._entries[name].dtype
         if stored not in DTYPES:
             raise FormatError(
                 f"{str(self.path)!r}: {name!r} has the dtype {stored}, unknown to JAX."
@@ -74,17 +104,21 @@ class TensorFile(Mapping):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor, without reading it."""
-        return tuple(self._entries[name]["shape"])
+        return self._entries[name].shape
 
     def __getitem__(self, name: str) -> np.ndarray:
-        dtype = self.dtype(name)
-        begin, end = self._entries[name]["data_offsets"]
-        count = (end - begin) // dtype.itemsize
-        array = np.fromfile(self.path, dtype, count, offset=self._start + begin)
-        if array.size != count:
-            raise FormatError(f"{str(self.path)!r} ends inside {name!r}: it was cut short.")
-        self.bytes_read += end - begin
-        return array.reshape(self.shape(name))
+        array = empty(self.shape(name), self.dtype(name))
+        rest = memoryview(array.reshape(-1).view(np.uint8))
+        # Unbuffered: straight into the array, and not a byte more than is asked for.
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self._start + self._entries[name].begin)
+            while rest:
+                count = file.readinto(rest)
+                if not count:
+                    raise FormatError(f"{str(self.path)!r} ends inside {name!r}: it was cut short.")
+                self.bytes_read += count
+                rest = rest[count:]
+        return array
 
     # What `Mapping` would do is read the tensor.
     def __contains__(self, name: object) -> bool:

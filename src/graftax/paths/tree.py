@@ -36,6 +36,10 @@ class Level(NamedTuple):
     positions: int
 
 
+# Without the Python function that makes a NamedTuple: most levels of a model are made here.
+_new_level: Callable[[tuple], Level] = functools.partial(tuple.__new__, Level)
+
+
 class Kind(NamedTuple):
     """How the nodes of one type are taken apart and put together. Children are numbered."""
 
@@ -56,18 +60,21 @@ def shallow_copy(module: Any, /, **fields: Any) -> Any:
     return new
 
 
-@functools.lru_cache(maxsize=4096)
-def dynamic_fields(cls: Any, beside: str | None = None) -> tuple[str, ...]:
+def _dynamic_fields(cls: Any, beside: str | None = None) -> tuple[str, ...]:
     """The names of the fields of an Equinox module that are pytree children, but for `beside`."""
     fields = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static", False)]
     return tuple(name for name in fields if name != beside)
+
+
+# With a type of its own: a class of modules that cannot be hashed looks unhashable itself to pyright.
+dynamic_fields: Callable[..., tuple[str, ...]] = functools.lru_cache(maxsize=4096)(_dynamic_fields)
 
 
 def _module_kind(cls: type) -> Kind:
     names = dynamic_fields(cls)
 
     def level(node: Any) -> Level:
-        return Level(names, list(map(values_of(node).get, names)), 0)
+        return _new_level((names, list(map(values_of(node).get, names)), 0))
 
     def replace(node: Any, new: Mapping[int, Any]) -> Any:
         return shallow_copy(node, **{names[i]: child for i, child in new.items()})

@@ -20,7 +20,6 @@ from ..paths.errors import listed
 # What the label `cls` is called between the call of a class and its `__init__`.
 CLS = "cls "
 
-_new_tuple = tuple.__new__
 _CLASS_NAME = re.compile(r"Layers\(([^()]+)\)")
 
 
@@ -30,13 +29,14 @@ def layers_class(labels: tuple[str, ...]) -> type:
     cls: Any = namedtuple("Layers", labels)
     cls.__module__ = __name__
     cls.__name__ = cls.__qualname__ = f"Layers({','.join(labels)})"
-    # To JAX the same tree as without this, and unflattened faster: not by way of the class's `__new__`.
+    # Leaves and key paths are those that JAX gives any NamedTuple; unflattened faster, without the
+    # Python function that is its `__new__`.
     keys = [jtu.GetAttrKey(label) for label in labels]
     jtu.register_pytree_with_keys(
         cls,
-        lambda layers: (tuple(zip(keys, layers, strict=True)), None),
-        lambda _, layers: _new_tuple(cls, layers),
-        lambda layers: (layers, None),
+        lambda layers: (tuple(zip(keys, layers, strict=True)), cls),
+        tuple.__new__,
+        lambda layers: (layers, cls),
     )
     return cls
 

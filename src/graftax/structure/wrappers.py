@@ -1,7 +1,7 @@
 """Layers that change how one layer is run and do not show in paths."""
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import wadler_lindig as wl
 
+from ..paths.functor import children
 from ..paths.tree import INNER, Level, dynamic_fields, shallow_copy, values_of
 from .access import Selectable
 from .calling import (
@@ -55,6 +56,7 @@ class Wrapper(Selectable, eqx.nn.StatefulLayer):
         **Raises:**
 
         - `TypeError`: it is not callable.
+        - `ValueError`: it has a child of the same name as a field of the wrapper's own.
         """
         if not callable(layer):
             raise TypeError(
@@ -62,6 +64,16 @@ class Wrapper(Selectable, eqx.nn.StatefulLayer):
                 f"{type(layer).__name__}."
             )
         self.layer = layer
+        type(self)._check_names(self, dynamic_fields(type(self), "layer"))
+
+    def _check_names(self, names: Iterable[str]) -> None:
+        # Both would stand at one path.
+        hidden = sorted(set(names) & set(children(self.layer)))
+        if hidden:
+            raise ValueError(
+                f"{type(self).__name__} would hide {hidden[0]!r} of the {type(self.layer).__name__} it "
+                "wraps: it has a field of that name itself. Rename the label, or do not wrap twice."
+            )
 
     def __call__(self, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any) -> Any:
         """As a call of the wrapped layer: the output; with `state`, the pair `(output, state)`."""

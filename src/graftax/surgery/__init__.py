@@ -1,5 +1,6 @@
 """Selections, dispatch, ties, adapters: what is done to a model."""
 
+from .adapter import adapter as adapter
 from .batch_norm import fold_batch_norm as fold_batch_norm
 from .dispatch import Dispatch as Dispatch, dispatch as dispatch
 from .graft import extend_state as extend_state

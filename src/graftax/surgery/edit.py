@@ -19,18 +19,18 @@ def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
 
     O(depth x edits): what no address leads to is not visited, and shared with the old model.
     """
-    # From the number of a child to what is to be done there; under None, the edit of the node itself.
-    root: dict[int | None, Any] = {}
+    # From the number of a child to what is to be done there; under -1, the edit of the node itself.
+    root: dict[int, Any] = {}
     for address, edit in edits.items():
         branch = root
         for i in address:
             branch = branch.setdefault(i, {})
-        branch[None] = edit
+        branch[-1] = edit
     return _apply(model, root)
 
 
-def _apply(node: Any, branch: dict[int | None, Any]) -> Any:
-    edit = branch.pop(None, None)
+def _apply(node: Any, branch: dict[int, Any]) -> Any:
+    edit = branch.pop(-1, None)
     if branch:
         kind = kind_of(type(node))
         assert kind is not None, "an address leads through a leaf"

@@ -13,7 +13,7 @@ from ..paths.functor import children
 from ..paths.parse import Pattern, parse
 from ..paths.path import join, walk
 from ..paths.search import Match, search
-from ..paths.steps import Key, Position
+from ..paths.steps import DEEP, Key, Position
 from ..paths.tree import level_of
 
 
@@ -77,10 +77,12 @@ def _no_pattern_match(outer: Sequence[Match], pattern: Pattern) -> str | None:
     model = outer[0].node
     if not pattern.pinned:
         return _no_such_label(model, pattern)
+    deeper = Pattern(pattern.text, (DEEP, *pattern.steps), True)
+    stands = [match.path for each in outer for match in search(each.node, deeper)]
     for length in range(len(pattern.steps) - 1, -1, -1):
         reached = search(model, Pattern(pattern.text, pattern.steps[:length], True))
         if reached:
-            return _nothing_below(pattern, length, reached)
+            return _nothing_below(pattern, length, reached, stands)
     return f"Nothing matches {pattern.text!r}."
 
 
@@ -94,7 +96,7 @@ def _no_such_label(model: Any, pattern: Pattern) -> str:
     return f"No label matches {pattern.text!r}.{hint}"
 
 
-def _nothing_below(pattern: Pattern, length: int, reached: list) -> str:
+def _nothing_below(pattern: Pattern, length: int, reached: list, stands: list[str]) -> str:
     step = pattern.steps[length]
     asked = _step_text(step)
     names, hint = [], ""
@@ -106,11 +108,20 @@ def _nothing_below(pattern: Pattern, length: int, reached: list) -> str:
     else:
         match = reached[0]
         names = [str(key) for key in children(match.node)]
+    if stands:
+        hint = _unpinned(pattern.text, stands)
     place = repr(match.path) if match.path else "the root"
     return (
         f"Nothing matches {pattern.text!r}: {place} is {_article(_kind(match.node))}, and none of its "
         f"children matches {asked!r}. They are: {listed(names)}.{hint}"
     )
+
+
+def _unpinned(text: str, stands: list[str]) -> str:
+    # One component is pinned by its dot alone; several always are.
+    rest = text.removeprefix(".")
+    name = f"**.{rest}" if parse(rest).pinned else rest
+    return f" A path starts at the root; {name!r} matches wherever it stands ({listed(stands, 3)})."
 
 
 def _step_text(step: Any) -> str:

@@ -42,7 +42,7 @@ class LoRA(Wrapper):
     lora_b: Float[Array, "out rank"]
     alpha: float = eqx.field(static=True)
 
-    def __init__(self, layer: Any, rank: int, *, alpha: float | None = None, key: Any):
+    def __init__(self, layer: Any, rank: int, *, alpha: float | int | None = None, key: Any):
         """**Arguments:**
 
         - `layer`: a layer with a `weight` of shape `(out, in, ...)`, e.g. `eqx.nn.Linear`, a convolution

@@ -50,7 +50,7 @@ class _Edit:
     """What became of the arrays of a model. An array that was only moved is the same object."""
 
     def __init__(self, before: Any, after: Any):
-        self._after = after
+        self._before, self._after = before, after
         self._old, self._new = (search(model, None, [_is_array]) for model in (before, after))
         self._old_count, self._new_count = (
             Counter(id(match.node) for match in matches) for matches in (self._old, self._new)
@@ -97,12 +97,15 @@ class _Edit:
         return kept | {o.address: n.address for o, n in zip(old, new, strict=False)}
 
     def _changed(self, place: Address) -> Match | None:
-        """The other array that now stands in a place, if it did not just move there."""
+        """The other array that now stands in a place, if it did not just move there.
+
+        In a layer of another type it would be another thing, quantised weights for one.
+        """
         match = self._new_at.get(self._paths[place])
-        if match is None:
+        if match is None or self._old_count[id(match.node)] >= self._new_count[id(match.node)]:
             return None
-        moved = self._old_count[id(match.node)] >= self._new_count[id(match.node)]
-        return None if moved else match
+        layer, now = at(self._before, place[:-1]), at(self._after, match.address[:-1])
+        return match if type(layer) is type(now) else None
 
 
 def _by_path(old: Sequence[Match], new: Sequence[Match]) -> dict[Address, Address]:

@@ -22,8 +22,8 @@ class Tied(Wrapper):
     Made by `graftax.tie`. As a pytree it holds `None` at the second place; whoever reads, calls or
     walks it sees the array there. An edit of the first place holds for both; an edit of the second
     place alone ends the tie; an edit of both keeps it, with what the first became, unless shape or
-    dtype then differ. Where the array is moved, the tie goes with it; where it is removed, the tie
-    ends, and other places keep the array.
+    dtype then differ. Where the array is moved, the tie goes with it; where it is removed, or its
+    layer gives way to one of another type, the tie ends, and other places keep the array.
 
     Source: `eqx.nn.Shared`.
     """

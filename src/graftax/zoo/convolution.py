@@ -184,6 +184,13 @@ class Pixelwise(Wrapper):
     ```
     """
 
+    def __init__(self, layer: Callable):
+        """**Arguments:**
+
+        - `layer`: maps a vector `(channels,)` to another.
+        """
+        super().__init__(layer)
+
     def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
         each = Vmap(Vmap(self.layer))
         y, state = call_layer(each, (jnp.moveaxis(x, 0, -1),), state, key, context)

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Integer
 
 from ..surgery import select
 from .layers import DotProductAttention, PositionEmbedding
@@ -15,13 +15,13 @@ from .layers import DotProductAttention, PositionEmbedding
 
 def generate(
     model: Any,
-    ids: Int[Array | np.ndarray, " t"] | Sequence[int],
+    ids: Integer[Array | np.ndarray, " t"] | Sequence[int],
     *,
     max_new_tokens: int,
     eos: int | Sequence[int] | None = None,
     key: Any = None,
     temperature: float = 0.0,
-) -> Int[Array, " longer"]:
+) -> Integer[Array, " longer"]:
     """The prompt and what a causal model continues it with: at each step the likeliest token.
 
     With a `temperature`, tokens are drawn from `softmax(scores / temperature)` instead. One compiled

@@ -54,8 +54,8 @@ def gpt2(
     inner = 4 * width if inner is None else inner
     scales = [scale] * depth
     if scale_by_depth:
-        scale = (width // heads) ** -0.5 if scale is None else scale
-        scales = [scale / (i + 1) for i in range(depth)]
+        base = (width // heads) ** -0.5 if scale is None else scale
+        scales = [base / (i + 1) for i in range(depth)]
     keys = jax.random.split(key, depth + 3)
     parts: dict[str, Any] = {
         "embeddings": Parallel(

@@ -254,6 +254,7 @@ class Residual(Wrapper):
         """
         super().__init__(layer)
         self.before = as_layers(type(self), (), before)
+        type(self)._check_names(self, before)
 
     def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
         y = x
