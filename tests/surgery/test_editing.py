@@ -694,6 +694,35 @@ def test_an_edit_inside_jit_and_vmap_is_the_edit_outside():
     assert bool((many.head.weight[2] == 2 * model.head.weight).all())
 
 
+def test_every_edit_on_a_module_of_a_users_own():
+    model = mixer()
+    edits = {
+        "remove": gx.select(model, "layers[1]").remove(),
+        "insert": gx.select(model, "layers[0]").insert_after(jnp.sin),
+        "rename": gx.select(model, "odd").rename("prime"),
+        "insert_key": gx.select(model, "heads.odd").insert_before(prime=linear(4, 1, 7)),
+        "remove_key": gx.select(model, "heads.odd").remove(),
+        "update": gx.select(model, "").update(name="other", scale=2 * model.scale),
+    }
+    assert [len(edited.layers) for edited in edits.values()] == [2, 4, 3, 3, 3, 3]
+    assert edits["rename"].heads.keys() == {"even", "prime"}
+    assert edits["insert_key"].heads.keys() == {"even", "odd", "prime"}
+    assert edits["remove_key"].heads.keys() == {"even"}
+    assert edits["update"].name == "other"
+    x = jnp.ones(3)
+    for edited in edits.values():
+        assert type(edited) is type(model) and edited.layers[0] is model.layers[0]
+        assert edited(x).keys() == edited.heads.keys()
+    assert bool((edits["update"](x)["even"] == 2 * model(x)["even"]).all())
+
+
+def test_a_selection_can_be_used_again():
+    model = labelled_model()
+    found = gx.select(model, "up")
+    assert same_arrays(found.remove(), found.remove())
+    assert found.set(jnp.sin).body[0].up is jnp.sin and found.nodes[0] is model.body[0].up
+
+
 # --- replace_where ---
 
 
@@ -731,6 +760,7 @@ def test_what_is_put_in_takes_on_the_mode_that_the_layers_agree_on(mode):
         gx.select(model, "d").set(new).b.d,
         gx.select(model, "d").set_each([new]).b.d,
         gx.select(model, "d").apply(lambda _: new).b.d,
+        gx.select(model, "b").update(d=new).b.d,
         gx.select(model, "d").insert_before(new=new).b.new,
         gx.select(model, "d").insert_after(new=new).b.new,
         model.replace_where("d", lambda _: new).b.d,
@@ -753,6 +783,10 @@ def test_a_mode_that_was_changed_on_purpose_stays():
     assert gx.select(model, "a").update(inference=True).a.inference is True
     assert gx.select(model, "a").apply(eqx.nn.inference_mode).a.inference is True
     assert gx.select(model, "a.inference").set(True).a.inference is True
+    assert gx.select(model, "").update(a=Norm(True)).a.inference is True
+    dropout = gx.Chain(a=eqx.nn.Dropout(0.5), b=Norm())
+    changed = gx.select(dropout, "a").update(inference=True, p=0.1).a
+    assert changed.inference is True and changed.p == 0.1
 
 
 def test_mode_reaches_what_wrappers_and_foreign_modules_hold():

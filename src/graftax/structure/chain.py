@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from ..paths.tree import level_of
 from .access import items_of
 from .base import StructuralLayer
 from .calling import call_child, check_context, split_inputs
@@ -37,14 +38,14 @@ class Chain(StructuralLayer):
         return x, state
 
 
-def activations(model: Chain, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any):
+def activations(model: Any, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any):
     """The output of each child, in order: the last is `model(x)`.
 
     Source: Flux's `activations`.
 
     **Arguments:**
 
-    - `model`: a `Chain`.
+    - `model`: a `Chain`; also in a wrapper that computes just what it holds (`Remat`, a tied model).
     - `inputs`, `state`, `key`, `context`: as in a call of the model.
 
     **Returns:**
@@ -64,6 +65,8 @@ def activations(model: Chain, /, *inputs: Any, state: Any = None, key: Any = Non
 
     ```
     """
+    while getattr(type(model), "_gx_same", False):
+        model = level_of(model).children[0]
     if not isinstance(model, Chain):
         raise TypeError(f"activations takes a Chain, not a {type(model).__name__}.")
     x, state = split_inputs(type(model).__name__, inputs, state)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -47,6 +47,9 @@ class Wrapper(Selectable, eqx.nn.StatefulLayer):
     """
 
     layer: Any
+
+    _gx_same: ClassVar[bool] = False
+    """Whether it computes just what it holds: then what happens inside can be looked at."""
 
     def __init__(self, layer: Callable):
         """**Arguments:**
@@ -219,6 +222,8 @@ class Remat(Wrapper):
 
     ```
     """
+
+    _gx_same: ClassVar[bool] = True
 
     def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
         run = eqx.filter_checkpoint(functools.partial(_call_held, self))

@@ -196,8 +196,14 @@ class Selection:
 
     def update(self, /, **fields: Any) -> Any:
         """The model with these fields changed in each node: `graftax.update` on every match."""
-        edits = [lambda node: update(node, **fields)] * len(self._some())
-        return self._edited(edits, adopt=False)
+        mode = InferenceMode(self._model)
+
+        def change(node: Any) -> Any:
+            # The node may be given a mode; the layers it is given take on that of the model.
+            old = {name: getattr(node, name, None) for name in fields}
+            return update(node, **{k: mode.given_to(v, old[k]) for k, v in fields.items()})
+
+        return self._edited([change] * len(self._some()), adopt=False)
 
     def remove(self) -> Any:
         """The model without the nodes. Raises `ValueError` for the root or a field of a class."""

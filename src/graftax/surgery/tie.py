@@ -1,7 +1,7 @@
 """One array at two places."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -29,6 +29,8 @@ class Tied(Wrapper):
     """
 
     links: Links = eqx.field(static=True)
+
+    _gx_same: ClassVar[bool] = True
 
     def __init__(self, layer: Any, links: Links):
         """**Arguments:**
