@@ -42,7 +42,8 @@ def batch_to_group_norm(model, groups):
 
 def add_lora(model, rank, key):
     """4. A low-rank change of each query and value."""
-    return gx.select(model, "{query,value}").apply(partial(gx.LoRA, rank=rank), key=key)
+    linears = gx.select(model, "{query,value}", eqx.nn.Linear)
+    return linears.apply(partial(gx.LoRA, rank=rank), key=key)
 
 
 def merge_lora(model):
@@ -127,29 +128,15 @@ def load_body(model, source, rename, ignore):
     return gx.update(model, **dict(body.items()))
 
 
-SURGERIES: dict[int, tuple[Callable, ...]] = {
-    1: (replace_head,),
-    2: (relu_to_gelu,),
-    3: (batch_to_group_norm,),
-    4: (add_lora, merge_lora),
-    5: (truncate,),
-    6: (freeze_all_but_norms,),
-    7: (layerwise_decay,),
-    8: (tie_head,),
-    9: (multi_scale_features,),
-    10: (every_second_block,),
-    11: (int8_but_head,),
-    12: (fold_batch_norm,),
-    13: (extend_positions,),
-    14: (expand_vocabulary,),
-    15: (swap_pooling,),
-    16: (add_adapters,),
-    17: (load_body,),
-}
-
 # --- The models they are shown on ---
 
 WIDTH, TOKENS = 16, 24
+
+
+@eqx.filter_jit
+def run(model: Any, *inputs: Any) -> Any:
+    """The output of a model, and its new state if it is given one."""
+    return model(*inputs)
 
 
 def language_model(depth: int = 2, act: Callable = jax.nn.gelu, **options: Any) -> Any:
@@ -161,13 +148,18 @@ def language_model(depth: int = 2, act: Callable = jax.nn.gelu, **options: Any) 
     return eqx.nn.inference_mode(model)
 
 
+def images() -> jax.Array:
+    """Four of them, random."""
+    return jnp.asarray(np.random.default_rng(0).normal(1, 2, (4, 3, 16, 16)), jnp.float32)
+
+
 def image_model(key: Any) -> tuple[Any, eqx.nn.State]:
     """A ResNet of two blocks, in inference, with running statistics of one batch."""
-    build = eqx.nn.make_with_state(gx.zoo.resnet)
+    # To compile the whole takes less time than to compile each random draw.
+    build = eqx.filter_jit(eqx.nn.make_with_state(gx.zoo.resnet))
     sizes = {"widths": (8, 16), "depths": (1, 1), "stem": 8, "bottlenecks": False}
     model, state = build(**sizes, classes=5, key=key)
-    images = 2 * jax.random.normal(key, (4, 3, 16, 16)) + 1
-    _, state = eqx.filter_jit(gx.Vmap(model, axis_name="batch"))(images, state)
+    _, state = run(gx.Vmap(model, axis_name="batch"), images(), state)
     return eqx.nn.inference_mode(model), state
 
 
@@ -196,21 +188,12 @@ def distance(a: Any, b: Any) -> float:
     return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in pairs)
 
 
-@eqx.filter_jit
-def run(model: Any, *inputs: Any) -> Any:
-    """The output of a model, and its new state if it is given one."""
-    return model(*inputs)
-
-
-@eqx.filter_jit
-def gradients(model: Any, ids: Any) -> Any:
-    """Of the sum of squares of the outputs, by all parameters."""
-    return eqx.filter_grad(lambda model: jnp.sum(model(ids) ** 2))(model)
-
-
-def row(number: int, old: Any, new: Any, found: Any, by_hand: Any, trained: Any = None) -> Row:
+def row(
+    surgery: Callable, old: Any, new: Any, found: Any, by_hand: Any, trained: Any = None
+) -> Row:
     """What is to be reported of a surgery that made `new` from `old`."""
-    name = SURGERIES[number][0].__name__.replace("_", " ")
+    number = int(str(surgery.__doc__).partition(".")[0])
+    name = surgery.__name__.replace("_", " ")
     trainable = gx.select(new if trained is None else trained, "").size
     return Row(number, name, size(old), size(new), trainable, distance(found, by_hand))
 
@@ -218,26 +201,26 @@ def row(number: int, old: Any, new: Any, found: Any, by_hand: Any, trained: Any 
 def on_images(key: Any) -> Iterator[Row]:
     """The surgeries on a convolutional network."""
     model, state = image_model(key)
-    image = 2 * jax.random.normal(key, (3, 16, 16)) + 1
+    image = images()[0]
     expected = run(model, image, state)[0]
     stages = {f"stage{i}": run(model[: i + 1], image, state)[0] for i in (1, 2)}
     last = stages["stage2"]
 
     new = replace_head(model, 3, key)
     by_hand = new.head.weight @ last.mean((1, 2)) + new.head.bias
-    yield row(1, model, new, run(new, image, state)[0], by_hand, new.head)
+    yield row(replace_head, model, new, run(new, image, state)[0], by_hand, new.head)
     new = batch_to_group_norm(model, 4)
     maps = np.asarray(new.stem.conv(image)).reshape(4, -1)
     by_hand = (maps - maps.mean(1, keepdims=True)) / np.sqrt(maps.var(1, keepdims=True) + 1e-5)
-    yield row(3, model, new, new.stem[:"act"](image).reshape(4, -1), by_hand)
+    yield row(batch_to_group_norm, model, new, new.stem[:"act"](image).reshape(4, -1), by_hand)
     new, new_state = truncate(model, state, "stage2")
-    yield row(5, model, new, run(new, image, new_state)[0], stages["stage1"])
-    yield row(9, model, model, multi_scale_features(model, image, state), stages)
+    yield row(truncate, model, new, run(new, image, new_state)[0], stages["stage1"])
+    yield row(multi_scale_features, model, model, multi_scale_features(model, image, state), stages)
     new, new_state = fold_batch_norm(model, state)
-    yield row(12, model, new, run(new, image, new_state)[0], expected)
+    yield row(fold_batch_norm, model, new, run(new, image, new_state)[0], expected)
     new = swap_pooling(model)
     by_hand = model.head.weight @ last.max((1, 2)) + model.head.bias
-    yield row(15, model, new, run(new, image, state)[0], by_hand)
+    yield row(swap_pooling, model, new, run(new, image, state)[0], by_hand)
 
 
 def on_text(key: Any) -> Iterator[Row]:
@@ -246,46 +229,52 @@ def on_text(key: Any) -> Iterator[Row]:
     expected = run(model, ids)
 
     old = language_model(act=jax.nn.relu, key=key)
-    yield row(2, old, new := relu_to_gelu(old), run(new, ids), expected)
+    yield row(relu_to_gelu, old, new := relu_to_gelu(old), run(new, ids), expected)
     added = gx.select(add_lora(model, 2, key), "{lora_a,lora_b}")
     new = added.apply(lambda matrix: matrix + 0.1)
-    yield row(4, model, new, run(merge_lora(new), ids), run(new, ids), added.nodes)
+    yield row(add_lora, model, new, run(merge_lora(new), ids), run(new, ids), added.nodes)
     trained, _ = freeze_all_but_norms(model)
     by_hand = gx.select(model, eqx.nn.LayerNorm).nodes
-    yield row(6, model, model, trained, by_hand, trained)
-    grads = gradients(model, ids)
-    scale = layerwise_decay(model, 0.5)
-    updates, _ = scale.update(grads, scale.init(eqx.filter(model, eqx.is_array)))
+    yield row(freeze_all_but_norms, model, model, trained, by_hand, trained)
+    scale, grads = layerwise_decay(model, 0.5), eqx.filter(model, eqx.is_array)
+    updates, _ = scale.update(grads, scale.init(grads))
     by_hand = jax.tree.map(lambda grad: grad / 4, grads.encoder[0])
-    yield row(7, model, model, updates.encoder[0], by_hand)
-    old = gx.zoo.gpt2(vocabulary=TOKENS, width=WIDTH, depth=1, heads=2, tied=False, key=key)
-    new = tie_head(old := eqx.nn.inference_mode(old))
+    yield row(layerwise_decay, model, model, updates.encoder[0], by_hand)
+    sizes = {"vocabulary": TOKENS, "width": WIDTH, "depth": 1, "heads": 2, "positions": 16}
+    old = eqx.nn.inference_mode(gx.zoo.gpt2(**sizes, tied=False, key=key))
+    new = tie_head(old)
     by_hand = run(old[:"head"], ids) @ old.embeddings.word.weight.T
-    yield row(8, old, new, run(new, ids), by_hand)
+    yield row(tie_head, old, new, run(new, ids), by_hand)
     large = language_model(depth=4, key=jax.random.key(1))
     new = every_second_block(model, large)
-    yield row(10, large, new, run(new, ids), run(gx.update(large, encoder=large.encoder[::2]), ids))
+    yield row(
+        every_second_block,
+        large,
+        new,
+        run(new, ids),
+        run(gx.update(large, encoder=large.encoder[::2]), ids),
+    )
     new = int8_but_head(model)
     weight = np.asarray(model.encoder[0].mlp.up.weight)
     step = np.abs(weight).max(1, keepdims=True) / 127
     layer = new.encoder[0].mlp.up
     by_hand = np.round(weight / step) * step
-    yield row(11, model, new, layer.weight * layer.scale[:, None], by_hand)
+    yield row(int8_but_head, model, new, layer.weight * layer.scale[:, None], by_hand)
     new = extend_positions(model, 32)
     # Cubic convolution with coefficient -0.75, a quarter of a position before each old one.
     taps = np.array([-0.03515625, 0.26171875, 0.87890625, -0.10546875], np.float32)
     old_positions, new_positions = (m.embeddings.position.weight for m in (model, new))
     by_hand = taps @ np.stack([old_positions[i : i + 13] for i in range(4)], 1)
-    yield row(13, model, new, new_positions[4:30:2], by_hand)
+    yield row(extend_positions, model, new, new_positions[4:30:2], by_hand)
     new = expand_vocabulary(model, TOKENS + 2, key)
-    yield row(14, model, new, run(new, ids)[:, :TOKENS], expected)
+    yield row(expand_vocabulary, model, new, run(new, ids)[:, :TOKENS], expected)
     new = add_adapters(model, WIDTH, 4, key)
-    yield row(16, model, new, run(new, ids), expected, gx.select(new, "adapter").nodes)
+    yield row(add_adapters, model, new, run(new, ids), expected, gx.select(new, "adapter").nodes)
     old = language_model(head="classifier", key=jax.random.key(1))
     trained = language_model(head="classifier", classes=3, key=key)
     arrays = {f"module.{path}": a for path, a in gx.walk(trained) if eqx.is_array(a)}
     new = load_body(old, arrays, {"": "module"}, ["module.head.{p}"])
-    yield row(17, old, new, run(new, ids), run(gx.update(trained, head=old.head), ids))
+    yield row(load_body, old, new, run(new, ids), run(gx.update(trained, head=old.head), ids))
 
 
 def table(rows: list[Row]) -> Table:

@@ -8,9 +8,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from common_zoo import check_round_trip, fixture
 
 import graftax as gx
+from common_zoo import check_round_trip, fixture
 
 
 def parts(name: str) -> tuple[Any, eqx.nn.State | None]:

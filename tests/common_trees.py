@@ -199,11 +199,16 @@ def _containers(draw: Any, layers: st.SearchStrategy) -> Plan:
     return Plan(make, [*children, *(draw(layers) for _ in extra)])
 
 
-def _plans(cls: type, *children: st.SearchStrategy) -> st.SearchStrategy:
-    return st.tuples(*children).map(lambda drawn: Plan(lambda made: cls(*made), drawn))
+def _plans(make: Callable[..., Any], *children: st.SearchStrategy) -> st.SearchStrategy:
+    return st.tuples(*children).map(lambda drawn: Plan(lambda made: make(*made), drawn))
 
 
 _dots = _plans(Dot)
+
+
+def _with_gain(layer: Any, gain: Any) -> Any:
+    # A wrapper does not hide a name of what it holds.
+    return layer if "gain" in gx.children(layer) else Gain(layer, gain)
 
 
 def _layers(layers: st.SearchStrategy, anything: st.SearchStrategy) -> st.SearchStrategy:
@@ -212,7 +217,7 @@ def _layers(layers: st.SearchStrategy, anything: st.SearchStrategy) -> st.Search
         _containers(layers),
         _containers(layers),
         _plans(gx.Vmap, layers),
-        _plans(Gain, layers, _dots),
+        _plans(_with_gain, layers, _dots),
         _plans(Box, anything, anything),
     )
 

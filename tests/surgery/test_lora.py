@@ -101,10 +101,12 @@ def unwrapped(layer):
     return layer.layer if isinstance(layer, gx.Remat) else layer
 
 
-def test_two_adapters_add_up():
+def test_a_second_adapter_goes_around_what_the_first_was_merged_into():
     layer, x = linear(3, 4, 0), jnp.ones(3)
     first = moved(gx.LoRA(layer, rank=1, key=KEY))
-    both = moved(gx.LoRA(first, rank=2, key=jax.random.key(2)))
+    with pytest.raises(ValueError, match=r"LoRA would hide 'lora_a' of the LoRA it wraps"):
+        gx.LoRA(first, rank=2, key=KEY)
+    both = moved(gx.LoRA(first.merged(), rank=2, key=jax.random.key(2)))
     expected = with_change(with_change(layer, first, 1), both, 2)(x)
     assert bool(jnp.allclose(both(x), expected, atol=1e-5))
 

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import graftax as gx
 from common_images import call, count_parameters, parts, run
 from common_zoo import (
     check_round_trip,
@@ -19,8 +21,6 @@ from common_zoo import (
     published,
     same_bits,
 )
-
-import graftax as gx
 from graftax.zoo import ConfigError, convnext, convnext_block, from_pretrained
 
 FIXTURES = configurations("convnext")

@@ -4,6 +4,8 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
+
+import graftax as gx
 from common_images import (
     call,
     check_state_round_trip,
@@ -22,8 +24,6 @@ from common_zoo import (
     published,
     same_bits,
 )
-
-import graftax as gx
 from graftax.zoo import ConfigError, dense_layer, densenet, from_pretrained
 from graftax.zoo.densenet import DEPTHS
 

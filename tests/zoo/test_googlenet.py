@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import graftax as gx
 from common_images import (
     call,
     check_state_round_trip,
@@ -26,8 +28,6 @@ from common_zoo import (
     published,
     same_bits,
 )
-
-import graftax as gx
 from graftax.zoo import ConfigError, from_pretrained, googlenet, inception_block
 
 FIXTURES = configurations("googlenet")
@@ -89,7 +89,10 @@ def test_a_value_that_cannot_be_followed_is_refused_by_name(changes, message, tm
     [
         (lambda sizes: sizes.pop("inception4c"), "block_sizes' lacks 'inception4c'"),
         (lambda sizes: sizes.update(inception6a=[1] * 6), "inception6a="),
-        (lambda sizes: sizes.update(inception3a=[4, 6, 8]), r"inception3a=\[4, 6, 8\]: a block has 6"),
+        (
+            lambda sizes: sizes.update(inception3a=[4, 6, 8]),
+            r"inception3a=\[4, 6, 8\]: a block has 6",
+        ),
     ],
 )
 def test_sizes_that_are_not_those_of_its_blocks_are_refused_by_name(change, message, tmp_path):
@@ -115,7 +118,7 @@ def test_transform_brings_colours_from_imagenet_to_minus_1_to_1():
     colours = np.random.default_rng(0).uniform(size=(3, 4, 5)).astype(np.float32)
     mean = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
     deviation = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
-    close(model.stem.normalize((colours - mean) / deviation), 2 * colours - 1)
+    close(call(model.stem.normalize, (colours - mean) / deviation), 2 * colours - 1)
 
 
 def test_a_block_is_its_four_branches_side_by_side():

@@ -5,6 +5,9 @@ import functools
 import equinox as eqx
 import jax
 import pytest
+from safetensors.numpy import load_file
+
+import graftax as gx
 from common_images import (
     call,
     check_state_round_trip,
@@ -24,9 +27,6 @@ from common_zoo import (
     published,
     same_bits,
 )
-from safetensors.numpy import load_file
-
-import graftax as gx
 from graftax.zoo import (
     ConfigError,
     from_pretrained,

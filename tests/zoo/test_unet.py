@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+import graftax as gx
 from common_images import (
     call,
     check_state_round_trip,
@@ -23,8 +25,6 @@ from common_zoo import (
     published,
     same_bits,
 )
-
-import graftax as gx
 from graftax.zoo import Append, ConfigError, Upsample, from_pretrained, unet
 
 FIXTURES = configurations("unet")
@@ -60,7 +60,10 @@ def test_gradients_are_those_of_pytorch(tmp_path):
 
     value, gradient = loss(model)
     close(value, found.io["loss"])
-    by_name, expected = exported(tmp_path, gradient, found.recipe, state=state), found.group("grad.")
+    by_name, expected = (
+        exported(tmp_path, gradient, found.recipe, state=state),
+        found.group("grad."),
+    )
     assert set(expected) == {n for n in parameters(by_name) if ".running_" not in n}
     for name, array in expected.items():
         close(by_name[name], array)
@@ -76,9 +79,8 @@ def test_a_transposed_convolution_with_pytorch_s_weights_computes_what_pytorch_d
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(6, 12 // groups, window, window)).astype(np.float32)
     x = rng.normal(size=(6, 4, 5)).astype(np.float32)
-    layer = eqx.nn.ConvTranspose2d(
-        *(6, 12, window, stride, padding), extra, groups=groups, use_bias=False, key=jax.random.key(0)
-    )
+    settings = {"padding": padding, "output_padding": extra, "groups": groups, "use_bias": False}
+    layer = eqx.nn.ConvTranspose2d(6, 12, window, stride, **settings, key=jax.random.key(0))
     layer = gx.load_weights(layer, {"weight": weight})
     # By definition: each pixel adds the window, times itself, at its own place.
     h, w = (stride * (n - 1) + window + extra for n in x.shape[1:])
@@ -87,7 +89,9 @@ def test_a_transposed_convolution_with_pytorch_s_weights_computes_what_pytorch_d
         ours = slice(group * 6 // groups, (group + 1) * 6 // groups)
         theirs = slice(group * 12 // groups, (group + 1) * 12 // groups)
         for i, j in np.ndindex(x.shape[1:]):
-            place = np.s_[theirs, stride * i : stride * i + window, stride * j : stride * j + window]
+            place = np.s_[
+                theirs, stride * i : stride * i + window, stride * j : stride * j + window
+            ]
             expected[place] += np.einsum("c,cokl->okl", x[ours, i, j], weight[ours])
     close(call(layer, x), expected[:, padding : h - padding, padding : w - padding])
 
@@ -159,8 +163,8 @@ def test_upsampling_is_learnt_or_bilinear():
     assert {type(layer) for layer in gx.select(learnt, "upsample")} == {eqx.nn.ConvTranspose2d}
     assert {type(layer) for layer in gx.select(bilinear, "upsample")} == {Upsample}
     # What is not learnt keeps the channels of the level below.
-    assert [d.conv1.in_channels for d in gx.select(bilinear, "decoder")] == [20, 14, 10][::-1]
-    assert [d.conv1.in_channels for d in gx.select(learnt, "decoder")] == [8, 16]
+    assert [d.conv1.in_channels for d in gx.select(bilinear, "decoder")] == [8 + 12, 6 + 8, 4 + 6]
+    assert [d.conv1.in_channels for d in gx.select(learnt, "decoder")] == [8 + 8, 4 + 4]
 
 
 def test_an_image_that_cannot_be_halved_so_often_is_an_error_that_says_where():
@@ -205,7 +209,11 @@ def test_its_levels_are_found_by_their_labels():
     model, _ = parts("unet/bilinear")
     assert gx.select(model, "bottleneck").paths == ("skip.skip.skip.bottleneck",)
     assert gx.select(model, "encoder").paths == ("encoder", "skip.encoder", "skip.skip.encoder")
-    assert set(gx.select(model, "decoder").paths) == {"decoder", "skip.decoder", "skip.skip.decoder"}
+    assert set(gx.select(model, "decoder").paths) == {
+        "decoder",
+        "skip.decoder",
+        "skip.skip.decoder",
+    }
     assert gx.select(model, ".encoder").paths == ("encoder",)
     skips = gx.select(model, gx.SkipConnection)
     assert skips.paths == ("skip", "skip.skip", "skip.skip.skip")

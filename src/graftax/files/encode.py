@@ -37,6 +37,8 @@ class Encoder:
         self._keys: dict[int, dict[str, Any]] = {}
         self._kept: list[Any] = []
         self.markers: dict[Any, str] = {}
+        self.places: dict[str, str] = {}
+        """From the text that stands for a marker to the path of its first index."""
 
     def encode(self, node: Any, path: str) -> Any:
         """The JSON of one node. Raises `UnsavableError` with its path."""
@@ -155,6 +157,7 @@ class Encoder:
         marker = self.markers.get(node.marker)
         if marker is None:
             marker = self.markers[node.marker] = self._free_marker(node.marker, path)
+            self.places[marker] = path
         if isinstance(node.init, eqx.Module) and not jax.tree.leaves(node.init):
             return {"state_index": marker, "taken": True}
         return {"state_index": marker, "init": self.encode(node.init, join(path, "init"))}

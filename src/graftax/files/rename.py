@@ -72,8 +72,14 @@ class Rename:
 def _read_rule(left: str, right: str | Layout) -> _Rule:
     layout = right if isinstance(right, Layout) else None
     target = right.name if isinstance(right, Layout) else right
+    if layout is not None and not 0 <= layout.part < layout.of:
+        raise ValueError(
+            f"{target!r} is said to be made of {layout.of} parts, of which {layout.part} is none: they "
+            "are counted from 0."
+        )
     captures: list[str] = []
     expression = template_expression(left, captures)
+    _check_braces(target)
     for name in _CAPTURE.findall(target):
         if name not in captures:
             raise PatternError(
@@ -87,9 +93,18 @@ def _read_rule(left: str, right: str | Layout) -> _Rule:
     return _Rule(re.compile(expression), replacement, layout)
 
 
+def _check_braces(template: str) -> None:
+    # What belongs to no capture is blanked out, so that positions stay.
+    rest = _CAPTURE.sub(lambda found: " " * len(found[0]), template)
+    for position, char in enumerate(rest):
+        if char in "{}":
+            raise PatternError(f"This {char!r} has no counterpart", template, position)
+
+
 def template_expression(template: str, captures: list[str] | None = None) -> str:
     """The regular expression of a template, at the borders of components."""
     captures = [] if captures is None else captures
+    _check_braces(template)
     pinned = template.startswith(".")
     parts: list[str] = []
     end = int(pinned)
@@ -100,10 +115,10 @@ def template_expression(template: str, captures: list[str] | None = None) -> str
                 "A capture is a name in braces, used once on a side", template, found.start()
             )
         captures.append(name)
-        parts += [re.escape(template[end : found.start()]), f"(?P<{name}>[^.]+?)"]
+        parts += [re.escape(template[end : found.start()]), rf"(?P<{name}>[^.\[]+?)"]
         end = found.end()
     parts.append(re.escape(template[end:]))
-    return ("^" if pinned else r"(?:^|(?<=\.))") + "".join(parts) + r"(?=\.|$)"
+    return ("^" if pinned else r"(?:^|(?<=\.))") + "".join(parts) + r"(?=[.\[]|$)"
 
 
 def any_template(templates: Sequence[str]) -> Callable[[str], bool]:

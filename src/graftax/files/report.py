@@ -1,6 +1,7 @@
 """What did not fit when weights were loaded."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from ..paths.errors import nearest
 
@@ -21,31 +22,57 @@ class Report:
         return bool(self.missing or self.unexpected or self.misfits)
 
     def __str__(self) -> str:
-        looked_for = list(self.missing.values())
+        expected = _Nearest(self.unexpected)
+        looked_for = _Nearest(tuple(self.missing.values()))
+        missing = [
+            f"{path} (looked for {name!r}{expected.hint('; nearest: {!r}', name)})"
+            for path, name in self.missing.items()
+        ]
+        unexpected = [
+            f"{name}{looked_for.hint(' (nearest: {!r})', name)}" for name in self.unexpected
+        ]
+        misfits = [f"{path}: {why}" for path, why in self.misfits.items()]
         return "\n".join(
             [
-                *_section(
-                    "missing in the checkpoint",
-                    [
-                        f"{path} (looked for {name!r}{_near(name, self.unexpected)})"
-                        for path, name in self.missing.items()
-                    ],
-                ),
-                *_section(
-                    "unexpected in the checkpoint",
-                    [
-                        f"{name}{_near(name, looked_for, ' (nearest: {!r})')}"
-                        for name in self.unexpected
-                    ],
-                ),
-                *_section("of another shape", [f"{p}: {why}" for p, why in self.misfits.items()]),
+                *_section("missing in the checkpoint", missing),
+                *_section("unexpected in the checkpoint", unexpected),
+                *_section("that do not fit" if len(misfits) > 1 else "that does not fit", misfits),
             ]
         )
 
 
-def _near(name: str, names: object, form: str = "; nearest: {!r}") -> str:
-    found = nearest(name, list(names))  # pyright: ignore[reportArgumentType]
-    return form.format(found[0]) if found else ""
+# How many names are looked at more closely. In a large model, nearly all names are alike.
+_POOL, _FINALISTS = 200, 12
+
+
+class _Nearest:
+    """Finds the nearest of many names, by the components that two of them share.
+
+    Comparing each with each, letter by letter, would take minutes for the names of a large model.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self._names = names
+        self._parts = [frozenset(name.split(".")) for name in names]
+        self._having: dict[str, list[int]] = {}
+        for i, parts in enumerate(self._parts):
+            for part in parts:
+                self._having.setdefault(part, []).append(i)
+
+    def hint(self, form: str, name: str) -> str:
+        """The text that names the nearest one, empty if none is near."""
+        parts = set(name.split("."))
+        pool: set[int] = set()
+        # What few names have says most about them.
+        for having in sorted((self._having.get(part, ()) for part in parts), key=len):
+            if len(pool) < _POOL:
+                pool.update(having[: _POOL - len(pool)])
+        ranked = sorted(pool or range(len(self._names))[:_POOL], key=lambda i: self._rank(i, parts))
+        found = nearest(name, [self._names[i] for i in ranked[: _FINALISTS if pool else _POOL]])
+        return form.format(found[0]) if found else ""
+
+    def _rank(self, i: int, parts: set[str]) -> tuple[int, int]:
+        return -len(self._parts[i] & parts), i
 
 
 def _section(title: str, lines: list[str]) -> list[str]:

@@ -75,8 +75,9 @@ def _encoded_state(encoder: Encoder, model: Any, state: eqx.nn.State) -> list[li
     encoded = {}
     for index in _indices(model):
         marker = encoder.markers[index.marker]
-        value = state.get(index)
-        encoded.setdefault(marker, encoder.encode(value, join("state", marker)))
+        # Called as in a model that still holds its state: `load_weights` then knows it by name.
+        place = join(encoder.places[marker], "init")
+        encoded.setdefault(marker, encoder.encode(state.get(index), place))
     return [[marker, value] for marker, value in encoded.items()]
 
 

@@ -1,6 +1,6 @@
 """The places of a model that weights go to, and the names they have in a checkpoint."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -8,12 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..paths.path import join
-from ..paths.search import search
-from ..surgery.edit import at
+from ..paths.path import join, render
+from ..paths.search import Match, search
+from ..surgery.batch_norm import StateValues, state_values, statistics_index, value_of
+from ..surgery.edit import at, edited
 from ..surgery.tie import Tied
 from .layouts import AS_IT_IS, Conversion, layer_conversion, split_part, transposed
 from .rename import Layout, Rename
+from .source import Source
+from .tensors import empty
 
 Address = tuple[int, ...]
 
@@ -25,30 +28,40 @@ class Slot(NamedTuple):
     address: Address
     leaf: Any
     name: str
-    layout: Layout | None
-    conversion: Conversion
+    layout: Layout | None = None
+    conversion: Conversion = AS_IT_IS
 
-    def read(self, stored: np.ndarray) -> Any:
+    def read(self, source: Source) -> Any:
         """The array for the model. Raises `ValueError` if what is stored does not fit."""
-        array = np.asarray(stored)
+        array, leaf = source[self.name], self.leaf
         if self.layout is not None and self.layout.shape == array.shape:
-            array = array.reshape(self.leaf.shape)
-        part = split_part(transposed(array, self.layout), self.layout)
-        return _fitted(self.conversion.read(part), self.leaf)
+            array = array.reshape(leaf.shape)
+        array = split_part(transposed(array, self.layout), self.layout)
+        array = self.conversion.read(array)
+        if array.shape != leaf.shape:
+            raise ValueError(f"has shape {leaf.shape}, the checkpoint {array.shape}")
+        cast = _cast(array, leaf.dtype, source.is_fresh(self.name))
+        if isinstance(leaf, np.ndarray | np.generic):
+            return cast if isinstance(leaf, np.ndarray) else cast[()]
+        # The memory is nobody else's, so JAX may have it.
+        return jax.device_put(cast)
 
 
-def _fitted(array: np.ndarray, leaf: Any) -> Any:
-    if array.shape != leaf.shape:
-        raise ValueError(f"has shape {leaf.shape}, the checkpoint {array.shape}")
-    same_kind = any(
-        jnp.issubdtype(array.dtype, kind) and jnp.issubdtype(leaf.dtype, kind)
-        for kind in (jnp.floating, jnp.complexfloating, jnp.integer, jnp.bool_)
-    )
-    if not same_kind:
-        raise ValueError(f"has dtype {leaf.dtype}, the checkpoint {array.dtype}")
-    if isinstance(leaf, np.ndarray):
-        return array.astype(leaf.dtype)
-    return jnp.asarray(array.astype(leaf.dtype))
+_KINDS = (jnp.floating, jnp.complexfloating, jnp.integer, jnp.bool_)
+
+
+def _cast(array: np.ndarray, dtype: np.dtype, is_fresh: bool) -> np.ndarray:
+    """The numbers in the dtype of the model, in memory that is nobody else's."""
+    if array.dtype == dtype and is_fresh:
+        return array
+    same_kind = [kind for kind in _KINDS if jnp.issubdtype(dtype, kind)]
+    if not any(jnp.issubdtype(array.dtype, kind) for kind in same_kind):
+        raise ValueError(f"has dtype {dtype}, the checkpoint {array.dtype}")
+    new = empty(array.shape, dtype)
+    new[...] = array
+    if jnp.integer in same_kind and not (new == array).all():
+        raise ValueError(f"has dtype {dtype}, too small for the numbers in the checkpoint")
+    return new
 
 
 def _is_weight(node: Any) -> bool:
@@ -87,21 +100,57 @@ def tied_addresses(model: Any) -> dict[Address, Address]:
 
 
 class Statistics(NamedTuple):
-    """The running statistics of one BatchNorm, and the names they have in a checkpoint."""
+    """Arrays of a state that belong together: all of them are loaded, or none."""
 
-    path: str
-    address: Address
-    layer: eqx.nn.BatchNorm
-    mean: str
-    variance: str
-    batches: str
+    slots: list[Slot]
+    besides: tuple[str, ...]
+    """Names that may be there too, and say nothing new."""
+    values: Callable[[list[Any]], StateValues]
 
 
-def batch_statistics(model: Any, rename: Rename) -> Iterator[Statistics]:
-    """The statistics of every BatchNorm in the model, under PyTorch's names for them."""
-    for match in search(model, None, [lambda node: isinstance(node, eqx.nn.BatchNorm)]):
-        mean, variance, count = (
-            rename(join(match.path, name)).name
-            for name in ("running_mean", "running_var", "num_batches_tracked")
-        )
-        yield Statistics(match.path, match.address, match.node, mean, variance, count)
+def state_statistics(
+    model: Any, rename: Rename, state: eqx.nn.State | None, own_layout: bool
+) -> Iterator[Statistics]:
+    """What a checkpoint would hold of a model's state.
+
+    Of graftax's own, that is everything; of others, the statistics of BatchNorm under PyTorch's names.
+    Raises `ValueError` if the state is needed and was not given.
+    """
+    kind = eqx.nn.StateIndex if own_layout else eqx.nn.BatchNorm
+    for match in search(model, None, [lambda node: isinstance(node, kind)]):
+        yield (_own_state if own_layout else _batch_norm)(match, rename, state)
+
+
+def _own_state(match: Match, rename: Rename, state: eqx.nn.State | None) -> Statistics:
+    value = value_of(match.node, state)
+    arrays = search(value, None, [_is_weight])
+    paths = [render((*match.keys, "init", *array.keys)) for array in arrays]
+    slots = [
+        Slot(path, array.address, array.node, rename(path).name)
+        for path, array in zip(paths, arrays, strict=True)
+    ]
+
+    def values(new: list[Any]) -> StateValues:
+        edits = {slot.address: lambda _, x=x: x for slot, x in zip(slots, new, strict=True)}
+        return [(match.node, edited(value, edits))]
+
+    return Statistics(slots, (), values)
+
+
+def _batch_norm(match: Match, rename: Rename, state: eqx.nn.State | None) -> Statistics:
+    layer = match.node
+    mean, variance, count = batch_norm_names(match, rename)
+    leaves = value_of(statistics_index(layer), state)
+    slots = [
+        Slot(join(match.path, field), (), leaf, name)
+        for field, leaf, name in zip(_FIELDS, leaves, (mean, variance), strict=False)
+    ]
+    return Statistics(slots, (count,), lambda new: state_values(layer, *new))
+
+
+_FIELDS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def batch_norm_names(match: Match, rename: Rename) -> list[str]:
+    """The names that mean, variance and count of a BatchNorm have in PyTorch's checkpoints."""
+    return [rename(join(match.path, field)).name for field in _FIELDS]

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+from ..paths.errors import listed
 from .errors import FormatError
-from .tensors import TensorFile
+from .tensors import TensorFile, need_file
 
 _NAMES = (
     "model.safetensors",
@@ -20,33 +22,30 @@ _NAMES = (
 
 
 class Source(Mapping):
-    """Named tensors that are read only when asked for. `shape` and `dtype` read nothing."""
+    """Named tensors that are read only when asked for."""
 
-    def __init__(self, parts: list[tuple[str, Mapping[str, Any]]], own_layout: bool = False):
-        self.where = {name: (origin, tensors) for origin, tensors in parts for name in tensors}
+    def __init__(self, holders: Mapping[str, Mapping[str, Any]], own_layout: bool = False):
+        self._holders = holders
         self.own_layout = own_layout
         """Whether graftax wrote it, so that every tensor lies as in the model."""
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor."""
-        tensors = self.where[name][1]
-        return (
-            tensors.shape(name) if isinstance(tensors, TensorFile) else tuple(tensors[name].shape)
-        )
+    def is_fresh(self, name: str) -> bool:
+        """Whether the array that is given for a name is nobody else's."""
+        return isinstance(self._holders[name], TensorFile)
 
     def __getitem__(self, name: str) -> np.ndarray:
-        value = self.where[name][1][name]
+        value = self._holders[name][name]
         return _from_torch(value) if hasattr(value, "detach") else np.asarray(value)
 
     # What `Mapping` would do is read the tensor.
     def __contains__(self, name: object) -> bool:
-        return name in self.where
+        return name in self._holders
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.where)
+        return iter(self._holders)
 
     def __len__(self) -> int:
-        return len(self.where)
+        return len(self._holders)
 
 
 def open_source(source: str | os.PathLike | Mapping[str, Any]) -> Source:
@@ -59,63 +58,66 @@ def open_source(source: str | os.PathLike | Mapping[str, Any]) -> Source:
                 raise TypeError(
                     f"Weights map names to arrays; {name!r} maps to {type(value).__name__}."
                 )
-        return Source([("the mapping", source)])
+        return Source(dict.fromkeys(source, source))
     path = Path(source)
     if path.is_dir():
         path = _weights_in(path)
+    need_file(path)
     if path.name.endswith(".index.json"):
-        return _shards(path)
-    return Source([_file(path)], own_layout=_is_own(path))
+        return Source(_shards(path))
+    tensors = _file(path)
+    is_own = isinstance(tensors, TensorFile) and "graftax" in tensors.metadata
+    return Source(dict.fromkeys(tensors, tensors), is_own)
 
 
 def _weights_in(directory: Path) -> Path:
     for name in _NAMES:
         if (directory / name).is_file():
             return directory / name
-    there = ", ".join(sorted(p.name for p in directory.iterdir())[:10]) or "nothing"
+    there = listed(sorted(p.name for p in directory.iterdir()))
     raise FileNotFoundError(
         f"The directory {str(directory)!r} holds no weights: none of {', '.join(_NAMES)}. "
-        f"It holds: {there}."
+        f"It holds: {there}. Weights under another name can be given by that name."
     )
 
 
-def _shards(index: Path) -> Source:
-    if not index.is_file():
-        raise FileNotFoundError(f"There is no file {str(index)!r}.")
+def _shards(index: Path) -> Mapping[str, Mapping[str, Any]]:
+    """From the name of each tensor to the shard that holds it."""
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{str(index)!r} is no index of shards: {error!r}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FormatError(
+            f"{str(index)!r} is no index of shards: {error!r}. Fetch it again."
+        ) from error
     for shard in shards:
         # A name from a file is not allowed to lead out of its directory.
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise FormatError(f"{str(index)!r} names {shard!r}, which is no file beside it.")
+            raise FormatError(
+                f"{str(index)!r} names {shard!r}, which is no file beside it. Put the shards and "
+                "their index into one directory, and only names into the index."
+            )
         if not (index.parent / shard).is_file():
             raise FileNotFoundError(
                 f"{str(index)!r} names the shard {shard!r}, which is missing in "
                 f"{str(index.parent)!r}. Fetch it again, or check the download."
             )
-    parts = [_file(index.parent / shard) for shard in shards]
+    files = {shard: _file(index.parent / shard) for shard in shards}
     for name, shard in weight_map.items():
-        if not any(name in tensors for origin, tensors in parts if Path(origin).name == shard):
-            raise FormatError(f"{str(index)!r} says that {shard!r} holds {name!r}; it does not.")
-    return Source(parts)
+        if name not in files[shard]:
+            raise FormatError(
+                f"{str(index)!r} says that {shard!r} holds {name!r}; it does not. They are of "
+                "different versions: fetch both again."
+            )
+    unlisted = {name: tensors for tensors in files.values() for name in tensors}
+    return unlisted | {name: files[shard] for name, shard in weight_map.items()}
 
 
-def _file(path: Path) -> tuple[str, Mapping[str, Any]]:
-    if path.suffix in (".bin", ".pt", ".pth"):
-        return str(path), _torch_file(path)
-    return str(path), TensorFile(path)
-
-
-def _is_own(path: Path) -> bool:
-    return path.suffix == ".safetensors" and "graftax" in TensorFile(path).metadata
+def _file(path: Path) -> Mapping[str, Any]:
+    return _torch_file(path) if path.suffix in (".bin", ".pt", ".pth") else TensorFile(path)
 
 
 def _torch_file(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
     try:
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -127,22 +129,25 @@ def _torch_file(path: Path) -> Mapping[str, Any]:
         # Without weights_only, a pickle runs whatever code it holds.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise FormatError(f"{str(path)!r} holds no plain tensors: {error}") from error
-    if not isinstance(loaded, Mapping):
-        raise FormatError(f"{str(path)!r} holds a {type(loaded).__name__}, not named tensors.")
-    return {str(name): value for name, value in loaded.items() if hasattr(value, "shape")}
+        raise FormatError(
+            f"{str(path)!r} is damaged, or holds more than tensors, code perhaps, none of which was "
+            "run. Get the checkpoint as .safetensors."
+        ) from error
+    named = loaded if isinstance(loaded, Mapping) else {}
+    tensors = {str(name): value for name, value in named.items() if hasattr(value, "shape")}
+    if not tensors:
+        holds = f"a {type(loaded).__name__} of {listed(named)}" if named else type(loaded).__name__
+        raise FormatError(
+            f"{str(path)!r} holds no named tensors, but {holds}. Load it with torch.load(..., "
+            "weights_only=True) and hand over what maps names to tensors."
+        )
+    return tensors
 
 
 def _from_torch(tensor: Any) -> np.ndarray:
-    import ml_dtypes
-
-    tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":
-        return tensor.view(dtype=_torch_int16()).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
-def _torch_int16() -> Any:
     import torch  # pyright: ignore[reportMissingImports]
 
-    return torch.int16
+    # By its bytes, because PyTorch's own conversion lacks what NumPy has from ml_dtypes.
+    flat = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    dtype = jnp.dtype(str(tensor.dtype).removeprefix("torch."))
+    return flat.view(torch.uint8).numpy().view(dtype).reshape(tuple(tensor.shape))

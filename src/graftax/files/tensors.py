@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from ..paths.errors import did_you_mean
 from .errors import FormatError
 
 DTYPES = {
@@ -56,6 +57,18 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+def need_file(path: Path) -> None:
+    """Raise `FileNotFoundError`, which names what is there instead, if there is no such file."""
+    if path.is_dir():
+        raise FileNotFoundError(f"{str(path)!r} is a directory; a file in it was expected.")
+    if not path.is_file():
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        hint = did_you_mean(path.name, [other.name for other in beside])
+        raise FileNotFoundError(
+            f"There is no file {str(path)!r}.{hint or ' Check the path, or the download.'}"
+        )
+
+
 class _Entry(NamedTuple):
     """What the header says of one tensor. That it is true, `safetensors` has checked."""
 
@@ -77,8 +90,7 @@ class TensorFile(Mapping):
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self.bytes_read = 0
-        if not self.path.is_file():
-            raise FileNotFoundError(f"There is no file {str(self.path)!r}.")
+        need_file(self.path)
         try:
             with safe_open(self.path, framework="np"):
                 pass
@@ -108,7 +120,7 @@ class TensorFile(Mapping):
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = empty(self.shape(name), self.dtype(name))
-        rest = memoryview(array.reshape(-1).view(np.uint8))
+        rest = array.reshape(-1).view(np.uint8).data
         # Unbuffered: straight into the array, and not a byte more than is asked for.
         with open(self.path, "rb", buffering=0) as file:
             file.seek(self._start + self._entries[name].begin)

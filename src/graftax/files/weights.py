@@ -7,14 +7,22 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
-from ..paths.path import join
-from ..surgery.batch_norm import StateValues, running_statistics, state_values, with_state_values
+from ..paths.search import search
+from ..surgery.batch_norm import StateValues, running_statistics, with_state_values
 from ..surgery.edit import edited
 from .layouts import join_parts, transposed
 from .rename import Layout, Rename, any_template
 from .report import Report, WeightsError
 from .saving import write_tensors
-from .slots import Address, Slot, Statistics, batch_statistics, tied_addresses, weight_slots
+from .slots import (
+    Address,
+    Slot,
+    Statistics,
+    batch_norm_names,
+    state_statistics,
+    tied_addresses,
+    weight_slots,
+)
 from .source import Source, open_source
 
 
@@ -29,10 +37,11 @@ def load_weights(
 ) -> Any:
     """The model with weights from a checkpoint, matched by name.
 
-    Each array of the model is looked up under its path, renamed. Floating-point tensors are cast to the
-    dtype that the model has. What differs between PyTorch's layers and Equinox's (the bias of a
-    convolution, transposed convolutions, BatchNorm's statistics) is converted. Only tensors that are
-    asked for are read.
+    Each array of the model is looked up under its path, renamed. The model's dtype wins: float16 in the
+    checkpoint becomes float32 in a float32 model, and the other way round; but integers become no
+    floats, and no integers too small for them. What differs between PyTorch's layers and Equinox's (the
+    bias of a convolution, transposed convolutions, BatchNorm's statistics) is converted. Only tensors
+    that are asked for are read.
 
     **Arguments:**
 
@@ -52,10 +61,12 @@ def load_weights(
 
     **Raises:**
 
-    - `WeightsError`: with `strict`, one report of all that is missing, unexpected or of another shape.
+    - `WeightsError`: with `strict`, one report of all that is missing, unexpected or does not fit.
     - `FileNotFoundError`, `FormatError`: the source is not there, or damaged.
+    - `ImportError`: a `.bin` file, and torch is not installed.
     - `PatternError`: a malformed rule.
-    - `ValueError`: two arrays of the model have one name.
+    - `ValueError`: two arrays of the model have one name, or its running statistics are in a state that
+        was not given.
 
     **Example:**
 
@@ -70,14 +81,21 @@ def load_weights(
     ```
     """
     opened, names = open_source(source), Rename(rename or {})
-    loading = _Loading(opened, tied_addresses(model))
-    edits = loading.values(weight_slots(model, names, opened.own_layout))
-    values = loading.state_values(batch_statistics(model, names))
-    report = loading.report(any_template(ignore))
+    slots = weight_slots(model, names, opened.own_layout)
+    statistics = list(state_statistics(model, names, state, opened.own_layout))
+    tied = tied_addresses(model)
+    _check_distinct(
+        [slot for slot in slots if slot.address not in tied]
+        + [slot for each in statistics for slot in each.slots]
+    )
+    loading = _Loading(opened)
+    edits = loading.values(slots, tied)
+    state_values = loading.state_values(statistics)
+    report = loading.report(any_template([ignore] if isinstance(ignore, str) else ignore))
     if strict and report:
         raise WeightsError("The checkpoint does not fit the model.", report)
     new = edited(model, {address: (lambda _, v=value: v) for address, value in edits.items()})
-    new, new_state = with_state_values(new, values, state)
+    new, new_state = with_state_values(new, state_values, state)
     parts = [new, *(() if state is None else (new_state,)), *(() if strict else (report,))]
     return parts[0] if len(parts) == 1 else tuple(parts)
 
@@ -85,19 +103,17 @@ def load_weights(
 class _Loading:
     """One load: what was used of the source, what was missing, what did not fit."""
 
-    def __init__(self, source: Source, tied: dict[Address, Address]):
+    def __init__(self, source: Source):
         self._source = source
-        self._tied = tied
         self._used: set[str] = set()
         self._missing: dict[str, str] = {}
         self._misfits: dict[str, str] = {}
 
-    def values(self, slots: list[Slot]) -> dict[Address, Any]:
+    def values(self, slots: Iterable[Slot], tied: Mapping[Address, Address]) -> dict[Address, Any]:
         """The new array at each address; one array for all places that are tied."""
         groups: dict[Address, list[Slot]] = {}
         for slot in slots:
-            groups.setdefault(self._tied.get(slot.address, slot.address), []).append(slot)
-        _check_distinct([group[0] for group in groups.values()])
+            groups.setdefault(tied.get(slot.address, slot.address), []).append(slot)
         found = {}
         for group in groups.values():
             value = self._group_value(group)
@@ -105,7 +121,7 @@ class _Loading:
                 found.update({slot.address: value for slot in group})
         return found
 
-    def _group_value(self, group: list[Slot]) -> Any:
+    def _group_value(self, group: Sequence[Slot]) -> Any:
         # Of an array at several places, a checkpoint may hold one name or all.
         present = [slot for slot in group if slot.name in self._source]
         if not present:
@@ -115,7 +131,7 @@ class _Loading:
         value = self._read(first)
         for slot in others:
             again = self._read(slot)
-            if value is not None and again is not None and not np.array_equal(value, again):
+            if value is not None and again is not None and not _same_bits(value, again):
                 self._misfits[slot.path] = (
                     f"is tied to {first.path!r} in the model; in the checkpoint, {slot.name!r} and "
                     f"{first.name!r} differ"
@@ -124,30 +140,20 @@ class _Loading:
 
     def _read(self, slot: Slot) -> Any:
         self._used.add(slot.name)
-        stored = self._source[slot.name]
         try:
-            return slot.read(stored)
+            return slot.read(self._source)
         except ValueError as error:
             self._misfits[slot.path] = f"{error} (stored as {slot.name!r})"
             return None
 
-    def state_values(self, found: Iterable[Statistics]) -> StateValues:
-        """What the state becomes by the running statistics of the source."""
+    def state_values(self, statistics: Iterable[Statistics]) -> StateValues:
+        """What the state becomes by what the source has of it."""
         values: StateValues = []
-        for each in found:
-            self._used |= {each.batches} & set(self._source)
-            names = {"running_mean": each.mean, "running_var": each.variance}
-            missing = {f: name for f, name in names.items() if name not in self._source}
-            self._missing.update({join(each.path, f): name for f, name in missing.items()})
-            if not missing:
-                self._used |= set(names.values())
-                mean, variance = (self._source[name] for name in names.values())
-                if mean.shape != (each.layer.input_size,):
-                    self._misfits[join(each.path, "running_mean")] = (
-                        f"has shape {(each.layer.input_size,)}, the checkpoint {mean.shape}"
-                    )
-                else:
-                    values += state_values(each.layer, mean, variance)
+        for each in statistics:
+            self._used |= set(each.besides) & set(self._source)
+            new = [self._group_value([slot]) for slot in each.slots]
+            if not any(value is None for value in new):
+                values += each.values(new)
         return values
 
     def report(self, ignored: Callable[[str], bool]) -> Report:
@@ -156,7 +162,12 @@ class _Loading:
         return Report(self._missing, tuple(unexpected), self._misfits)
 
 
-def _check_distinct(slots: list[Slot]) -> None:
+def _same_bits(a: Any, b: Any) -> bool:
+    # By bytes, because NaN is not equal to itself.
+    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def _check_distinct(slots: Iterable[Slot]) -> None:
     seen: dict[tuple[str, int], str] = {}
     for slot in slots:
         place = (slot.name, slot.layout.part if slot.layout else 0)
@@ -178,7 +189,8 @@ def export_weights(
     """Write the arrays of a model under other names: `load_weights` with the same rules reads them back.
 
     The tensors lie as PyTorch has them: fused and transposed where a `Layout` says so. A tied array is
-    written once, under the name of its first place.
+    written once, under the name of its first place. The state of layers other than BatchNorm, for which
+    there are no names in common use, is left out.
 
     **Arguments:**
 
@@ -191,6 +203,9 @@ def export_weights(
 
     - `ValueError`: two arrays have one name, parts of a fused tensor are missing, or running
         statistics are in a state that was not given.
+    - `UnsavableError`: an array is of a dtype that safetensors files do not hold.
+    - `OSError`: the file cannot be written.
+    - `PatternError`: a malformed rule.
 
     **Example:**
 
@@ -207,29 +222,30 @@ def export_weights(
     """
     names, tied = Rename(rename or {}), tied_addresses(model)
     slots = [s for s in weight_slots(model, names, own_layout=False) if s.address not in tied]
-    _check_distinct(slots)
+    statistics = state_statistics(model, names, state, own_layout=False)
+    _check_distinct([*slots, *(slot for each in statistics for slot in each.slots)])
     by_name: dict[str, list[Slot]] = {}
     for slot in slots:
         by_name.setdefault(slot.name, []).append(slot)
     arrays = {name: _exported(name, parts) for name, parts in by_name.items()}
-    for each in batch_statistics(model, names):
-        mean, variance, count = running_statistics(each.layer, state)
-        arrays |= {
-            each.mean: mean,
-            each.variance: variance,
-            each.batches: np.asarray(count, np.int64),
-        }
+    for match in search(model, None, [lambda node: isinstance(node, eqx.nn.BatchNorm)]):
+        mean, variance, count = running_statistics(match.node, state)
+        values = (mean, variance, np.asarray(count, np.int64))
+        arrays.update(zip(batch_norm_names(match, names), values, strict=True))
     # What transformers looks for before it loads a file.
     write_tensors(file, arrays, {"format": "pt"})
 
 
 def _exported(name: str, slots: list[Slot]) -> np.ndarray:
-    layout = slots[0].layout
-    if layout is not None and len(slots) != layout.of:
+    layouts = [slot.layout or Layout(name) for slot in slots]
+    layout = layouts[0]
+    if any(other._replace(part=0) != layout._replace(part=0) for other in layouts):
+        raise ValueError(f"{name!r} is made of parts with layouts that contradict each other.")
+    if len(slots) != layout.of:
         raise ValueError(
             f"{name!r} is made of {layout.of} parts; the model has {len(slots)} of them."
         )
     slots = sorted(slots, key=lambda slot: slot.layout.part if slot.layout else 0)
     parts = [slot.conversion.write(np.asarray(slot.leaf)) for slot in slots]
     array = transposed(join_parts(parts), layout)
-    return array if layout is None or layout.shape is None else array.reshape(layout.shape)
+    return array if layout.shape is None else array.reshape(layout.shape)

@@ -12,6 +12,7 @@ from ..paths.tree import shallow_copy
 from ..structure.chain import Chain
 from ..structure.skip import SkipConnection
 from .edit import edited
+from .tie import edited_apart
 from .update import update
 
 # BatchNorm divides by `1 - momentum ** count`; after so many steps that is 1, as in PyTorch.
@@ -20,25 +21,32 @@ _MANY_STEPS = 1_000_000
 StateValues = list[tuple[eqx.nn.StateIndex, Any]]
 
 
+def statistics_index(layer: eqx.nn.BatchNorm) -> eqx.nn.StateIndex:
+    """Where a state holds the running mean and variance."""
+    index = layer.ema_state_index if layer.mode == "ema" else layer.batch_state_index
+    assert index is not None
+    return index
+
+
 def state_values(layer: eqx.nn.BatchNorm, mean: Any, variance: Any) -> StateValues:
     """What Equinox's state holds for these running statistics."""
     pair = (jnp.asarray(mean), jnp.asarray(variance))
     if layer.mode == "ema":
-        assert layer.ema_first_time_index is not None and layer.ema_state_index is not None
-        return [(layer.ema_first_time_index, jnp.array(False)), (layer.ema_state_index, pair)]
-    assert layer.batch_counter is not None and layer.batch_state_index is not None
-    return [(layer.batch_counter, jnp.array(_MANY_STEPS)), (layer.batch_state_index, pair)]
+        progress, value = layer.ema_first_time_index, jnp.array(False)
+    else:
+        progress, value = layer.batch_counter, jnp.array(_MANY_STEPS)
+    assert progress is not None
+    return [(progress, value), (statistics_index(layer), pair)]
 
 
 def running_statistics(
     layer: eqx.nn.BatchNorm, state: eqx.nn.State | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """(mean, variance, number of batches) as PyTorch holds them, each of shape `(channels,)`."""
+    mean, variance = value_of(statistics_index(layer), state)
     if layer.mode == "ema":
-        mean, variance = _value(layer.ema_state_index, state)
         return np.asarray(mean), np.asarray(variance), 0
-    mean, variance = _value(layer.batch_state_index, state)
-    count = int(_value(layer.batch_counter, state))
+    count = int(value_of(layer.batch_counter, state))
     scale = 1.0 if count == 0 else 1.0 - layer.momentum**count
     return np.asarray(mean / scale), np.asarray(variance / scale), count
 
@@ -48,11 +56,24 @@ def is_taken(index: eqx.nn.StateIndex) -> bool:
     return isinstance(index.init, eqx.Module) and not jax.tree.leaves(index.init)
 
 
-def _value(index: Any, state: eqx.nn.State | None) -> Any:
+def value_of(index: Any, state: eqx.nn.State | None) -> Any:
+    """What a state holds, or the model if it was not separated from its state.
+
+    Raises `ValueError` if the state is needed, or is another model's.
+    """
     if state is not None:
-        return state.get(index)
+        try:
+            return state.get(index)
+        except KeyError:
+            raise ValueError(
+                f"The state given is not that of this model: it knows nothing of {index.marker!r}. For a "
+                "model that was edited, take graftax.extend_state(state, model)."
+            ) from None
     if is_taken(index):
-        raise ValueError("The running statistics of this model are in its state: give state=...")
+        raise ValueError(
+            "The running statistics of this model are in its state, which eqx.nn.make_with_state took "
+            "out of it: give state=..."
+        )
     return index.init
 
 
@@ -61,17 +82,12 @@ def with_state_values(
 ) -> tuple[Any, eqx.nn.State | None]:
     """`(model, state)` with new running statistics: in the state if there is one, else in the model."""
     if state is not None:
-        for index, value in values:
-            state = state.set(index, value)
-        return model, state
-    new = {}
-    for index, value in values:
-        if is_taken(index):
-            raise ValueError(
-                "The checkpoint has running statistics, and the model was separated from its state by "
-                "eqx.nn.make_with_state: give state=..., and (model, state) is returned."
-            )
-        new[index.marker] = value
+        # Of a copy, because Equinox makes the state that it updates unusable.
+        copy = jax.tree.map(lambda leaf: leaf, state)
+        return model, copy.update(
+            eqx.nn.State([shallow_copy(index, init=value) for index, value in values])
+        )
+    new = {index.marker: value for index, value in values}
     wanted = [lambda node: isinstance(node, eqx.nn.StateIndex) and node.marker in new]
     edits = {
         match.address: lambda index: shallow_copy(index, init=new[index.marker])
@@ -93,7 +109,8 @@ def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:
 
     **Returns:**
 
-    The model. `graftax.extend_state(state, model)` is the state of what is left.
+    The model. `graftax.extend_state(state, model)` is the state of what is left. A weight that is tied
+    to another and changed is tied no more.
 
     **Raises:**
 
@@ -113,6 +130,10 @@ def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:
 
     ```
     """
+    return edited_apart(model, lambda base: _all_folded(base, state))
+
+
+def _all_folded(model: Any, state: eqx.nn.State | None) -> Any:
     matches = search(model, None, [lambda node: isinstance(node, (Chain, SkipConnection))])
     edits = {match.address: (lambda node: _folded(node, state)) for match in matches}
     new = edited(model, edits)

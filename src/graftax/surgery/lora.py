@@ -12,6 +12,7 @@ from ..structure.calling import call_layer
 from ..structure.labels import layer_name
 from ..structure.wrappers import Wrapper, unwrap
 from .select import select
+from .tie import edited_apart
 from .update import update
 
 
@@ -102,7 +103,8 @@ def merge_lora(model: Any) -> Any:
 
     **Returns:**
 
-    The model. What is merged in float16 or bfloat16 is rounded to it.
+    The model. What is merged in float16 or bfloat16 is rounded to it. A weight that is tied to another
+    and changed is tied no more.
 
     **Raises:**
 
@@ -119,4 +121,11 @@ def merge_lora(model: Any) -> Any:
 
     ```
     """
-    return select(model, LoRA).apply(LoRA.merged)
+    return edited_apart(model, _without_adapters)
+
+
+def _without_adapters(model: Any) -> Any:
+    model = select(model, LoRA).apply(LoRA.merged)
+    while around_others := select(model, LoRA):
+        model = around_others.apply(LoRA.merged)
+    return model

@@ -1,5 +1,6 @@
 """One array at two places."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -137,6 +138,25 @@ def tie(model: Any, source: Any, target: Any) -> Any:
     moved = [(root if s == second.address else s, t) for s, t in links if t != second.address]
     new_links = tuple(dict.fromkeys((s, t) for s, t in (*moved, (root, second.address)) if s != t))
     return Tied(base, new_links) if new_links else model
+
+
+def edited_apart(model: Any, edit: Callable[[Any], Any]) -> Any:
+    """`edit(model)`, where what becomes of a tied array in one place is not what it is in the other.
+
+    The tie of an array that was changed ends; all others stay.
+    """
+    base, links = _opened(model)
+    if not links:
+        return edit(model)
+    new = edit(base)
+    before, after = (_array_counts(tree) for tree in (base, new))
+    kept = [link for link in links if before[i := id(at(base, link[0]))] == after[i]]
+    new_links = relinked(base, new, tuple(kept))
+    return Tied(new, new_links) if new_links else new
+
+
+def _array_counts(tree: Any) -> Counter[int]:
+    return Counter(id(match.node) for match in search(tree, None, [eqx.is_array]))
 
 
 def _opened(model: Any) -> tuple[Any, Links]:

@@ -38,9 +38,6 @@ from .layers import (
 )
 from .llama import llama as llama, llama_block as llama_block
 from .pretrained import from_pretrained as from_pretrained
-from .resnet import basic_block as basic_block
-from .resnet import bottleneck as bottleneck
-from .resnet import resnet as resnet
+from .resnet import basic_block as basic_block, bottleneck as bottleneck, resnet as resnet
 from .unet import double_convolution as double_convolution, unet as unet
-from .vit import vit as vit
-from .vit import vit_block as vit_block
+from .vit import vit as vit, vit_block as vit_block
