@@ -24,5 +24,5 @@ def test_a_wrapper_that_changes_nothing_does_not_hide_the_children(wrap):
 
 @pytest.mark.parametrize("wrap", [gx.Vmap, lambda m: gx.Cast(m, jnp.bfloat16)])
 def test_a_wrapper_that_changes_what_its_layers_see_is_refused(wrap):
-    with pytest.raises(TypeError, match="takes a Chain, not a (Vmap|Cast)"):
+    with pytest.raises(TypeError, match=r"takes a Chain, not a (Vmap|Cast)"):
         gx.activations(wrap(model()), jnp.array([2]))

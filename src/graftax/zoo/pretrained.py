@@ -101,7 +101,7 @@ def _directory(source: str | os.PathLike) -> Path:
     if not is_repository or text.startswith("."):
         raise FileNotFoundError(f"There is no directory {text!r}.")
     try:
-        from huggingface_hub import snapshot_download  # pyright: ignore[reportMissingImports]
+        from huggingface_hub import snapshot_download
     except ImportError:
         raise FileNotFoundError(
             f"There is no directory {text!r}. If it names a repository on the Hugging Face Hub, install "

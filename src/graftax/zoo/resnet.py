@@ -100,7 +100,7 @@ def bottleneck(
     stride_in_reduction: bool = False,
     key: Any,
 ) -> SkipConnection:
-    """1 x 1 to a quarter of the channels, 3 x 3, 1 x 1: `(into, h, w)` to `(out, h / stride, w / stride)`."""
+    """1 x 1 to a quarter of the channels, 3 x 3, 1 x 1; shapes as of `basic_block`."""
     k1, k2, k3, k4 = jax.random.split(key, 4)
     inner = out // 4
     strides = (stride, 1) if stride_in_reduction else (1, stride)
@@ -174,8 +174,6 @@ def recipe(config: Config, names: Collection[str]) -> Recipe:
         config.get(key, None)
     prefix = "resnet." if any(name.startswith("resnet.") for name in names) else ""
     rename = (
-        _TORCHVISION_NAMES
-        if architecture == "ResNet"
-        else _hugging_face_names(prefix, len(widths))
+        _TORCHVISION_NAMES if architecture == "ResNet" else _hugging_face_names(prefix, len(widths))
     )
     return Recipe(lambda key: resnet(**settings, key=key), rename)

@@ -119,7 +119,9 @@ def recipe(config: Config, names: Collection[str]) -> Recipe:
     width = config.get("hidden_size", 768)
     pooled = config.get("pooler_output_size", width)
     pooler_act = activation(config.get("pooler_act", "tanh"))
-    image, patch = (_pair(config.get(f"{what}_size", n)) for what, n in (("image", 224), ("patch", 16)))
+    image, patch = (
+        _pair(config.get(f"{what}_size", n)) for what, n in (("image", 224), ("patch", 16))
+    )
     positions = 1 + (image[0] // patch[0]) * (image[1] // patch[1])
     settings: dict[str, Any] = {
         "image": image,
