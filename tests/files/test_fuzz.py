@@ -229,6 +229,24 @@ def test_ties_in_a_circle_or_to_nowhere_are_refused(tmp_path, links):
         gx.load(file)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"module": "graftax.Chain", "fields": {"layers": 5}},
+        {"module": "graftax.Tied", "fields": {"layer": None, "links": 3}},
+        {"module": "equinox.nn.StateIndex", "fields": {"marker": [], "init": 1}},
+        {"module": "graftax.StructuralLayer", "layers": [], "fields": {}},
+        {"module": "equinox.nn.Linear", "layers": [], "fields": {}},
+        {"tied": None, "links": [[[0], [1]]]},
+    ],
+)
+def test_an_entry_of_the_wrong_kind_makes_no_broken_layer(tmp_path, entry):
+    file = tmp_path / "kind"
+    _write(file, entry)
+    with pytest.raises(gx.FormatError):
+        gx.load(file)
+
+
 def test_deep_nesting_is_refused(tmp_path):
     file = tmp_path / "deep"
     depth = 100_000

@@ -1,5 +1,6 @@
 """From JSON and arrays to a model. Nothing is imported or called that the file names."""
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -102,9 +103,11 @@ class Decoder:
         return self._made(cls, {**self._fields(entry), "layers": children})
 
     def _module(self, entry: Mapping[str, Any]) -> Any:
-        return self._made(
-            self._known(self._names.module(entry["module"]), entry["module"]), self._fields(entry)
-        )
+        cls = self._known(self._names.module(entry["module"]), entry["module"])
+        # These have entries of their own kind, which are checked.
+        if issubclass(cls, (StructuralLayer, Tied, eqx.nn.StateIndex)):
+            raise FormatError(f"{entry['module']!r} is no plain module")
+        return self._made(cls, self._fields(entry))
 
     def _known(self, cls: type | None, name: Any) -> type:
         if cls is None or not issubclass(cls, eqx.Module):
@@ -117,8 +120,8 @@ class Decoder:
     def _fields(self, entry: Mapping[str, Any]) -> dict[str, Any]:
         return {name: self.decode(value) for name, value in entry["fields"].items()}
 
-    def _made(self, cls: type, fields: dict[str, Any]) -> Any:
-        declared = cls.__dataclass_fields__
+    def _made(self, cls: Any, fields: dict[str, Any]) -> Any:
+        declared = {field.name: field for field in dataclasses.fields(cls)}
         for name in set(fields) - set(declared):
             self.warnings.append(
                 f"{cls.__name__} has no field {name!r} here, but has in the file: it is left out."

@@ -148,5 +148,7 @@ def expand_vocabulary(layer: Any, size: int, *, key: Any = None) -> Any:
 def _with_rows(old: Array, more: int, key: Any) -> Array:
     new = jnp.broadcast_to(old.mean(axis=0), (more, *old.shape[1:]))
     if key is not None:
-        new = new + 0.1 * old.std(axis=0) * jax.random.normal(key, new.shape, old.dtype)
+        new = new + 0.1 * old.std(axis=0, keepdims=True) * jax.random.normal(
+            key, new.shape, old.dtype
+        )
     return jnp.concatenate([old, new.astype(old.dtype)])
