@@ -57,6 +57,7 @@ typecheck: $(VENV)/.installed-dev ## check types
 
 bench: $(VENV)/.installed-bench ## time graftax against its peers
 	@$(PY) benchmarks/surgery.py $(ARGS)
+	@$(PY) benchmarks/files.py
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean --site-dir site $(ARGS)

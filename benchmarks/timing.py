@@ -15,6 +15,9 @@ SAMPLE = 2e-3
 """Seconds of one sample, at least: what is faster is repeated, so that the clock is fine enough."""
 
 
+Clock = Callable[[], float]
+
+
 class Case(NamedTuple):
     """Two functions to compare. `goal` is what our time may be at most, as a part of the peer's."""
 
@@ -26,14 +29,16 @@ class Case(NamedTuple):
     goal: float | None = None
 
 
-def interleaved(functions: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
+def interleaved(
+    functions: Sequence[Callable[[], Any]], seconds: float, clock: Clock = time.process_time
+) -> list[float]:
     """The median time of each function, in seconds, measured by turns: A B A B ...
 
-    It is the time of the processor that this process used, so other processes do not show; and what
-    still shows of them, a colder cache say, falls on all functions alike. As in `timeit`, the garbage
-    collector waits.
+    By default it is the time of the processor that this process used, so other processes do not show;
+    and what still shows of them, a colder cache say, falls on all functions alike. As in `timeit`, the
+    garbage collector waits.
     """
-    repeats = [_repeats(function) for function in functions]
+    repeats = [_repeats(function, clock) for function in functions]
     samples: list[list[float]] = [[] for _ in functions]
     gc.collect()
     gc.disable()
@@ -41,27 +46,29 @@ def interleaved(functions: Sequence[Callable[[], Any]], seconds: float) -> list[
         end = time.perf_counter() + seconds
         while len(samples[0]) < 9 or time.perf_counter() < end:
             for function, n, taken in zip(functions, repeats, samples, strict=True):
-                taken.append(_sample(function, n) / n)
+                taken.append(_sample(function, n, clock) / n)
     finally:
         gc.enable()
     return [statistics.median(taken) for taken in samples]
 
 
-def _repeats(function: Callable[[], Any]) -> int:
+def _repeats(function: Callable[[], Any], clock: Clock) -> int:
     n = 1
-    while (taken := _sample(function, n)) < SAMPLE:
+    while (taken := _sample(function, n, clock)) < SAMPLE:
         n *= max(2, min(100, round(SAMPLE / max(taken, 1e-9))))
     return n
 
 
-def _sample(function: Callable[[], Any], repeats: int) -> float:
-    start = time.process_time()
+def _sample(function: Callable[[], Any], repeats: int, clock: Clock) -> float:
+    start = clock()
     for _ in range(repeats):
         function()
-    return time.process_time() - start
+    return clock() - start
 
 
-def print_table(title: str, cases: Sequence[Case], seconds: float) -> None:
+def print_table(
+    title: str, cases: Sequence[Case], seconds: float, clock: Clock = time.process_time
+) -> None:
     """Measure the cases, each for so many seconds, and print a row for each."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for heading in ("task", "size", "graftax", "peer", "", "ratio", "goal", "met"):
@@ -72,7 +79,7 @@ def print_table(title: str, cases: Sequence[Case], seconds: float) -> None:
     with console.status("measuring") as status:
         for case in cases:
             status.update(f"{case.task}, {case.size}")
-            ours, peer = interleaved((case.ours, case.peer), seconds)
+            ours, peer = interleaved((case.ours, case.peer), seconds, clock)
             if task != case.task:
                 table.add_section()
             table.add_row(

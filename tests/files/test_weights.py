@@ -1,0 +1,269 @@
+"""Weights of others by name, and back: what fits is loaded, what does not is reported at once."""
+
+import json
+
+import equinox as eqx
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import graftax as gx
+from common_files import linear, same_bits
+from common_zoo import ZOO
+from graftax.files.tensors import TensorFile
+
+
+def mlp(seed=0):
+    return gx.Chain(up=linear(2, 3, seed), act=jax.nn.relu, down=linear(3, 2, seed + 1))
+
+
+NAMES = {
+    "net.fc1.weight": np.arange(6, dtype=np.float32).reshape(3, 2),
+    "net.fc1.bias": np.ones(3, np.float32),
+    "net.fc2.weight": -np.arange(6, dtype=np.float32).reshape(2, 3),
+    "net.fc2.bias": np.zeros(2, np.float32),
+}
+RENAME = {"up": "fc1", "down": "fc2", "": "net"}
+
+
+def check(model):
+    for path, name in [("up.weight", "fc1.weight"), ("down.bias", "fc2.bias")]:
+        assert (gx.select(model, path).one() == NAMES[f"net.{name}"]).all()
+
+
+# --- Sources ---
+
+
+def test_a_mapping_a_file_a_directory_and_shards_hold_the_same(tmp_path):
+    check(gx.load_weights(mlp(), NAMES, RENAME))
+    save_file(NAMES, tmp_path / "model.safetensors")
+    check(gx.load_weights(mlp(), tmp_path / "model.safetensors", RENAME))
+    check(gx.load_weights(mlp(), str(tmp_path), RENAME))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    names = sorted(NAMES)
+    parts = {"a.safetensors": names[:1], "b.safetensors": names[1:]}
+    for file, held in parts.items():
+        save_file({name: NAMES[name] for name in held}, shards / file)
+    index = {"weight_map": {name: file for file, held in parts.items() for name in held}}
+    (shards / "model.safetensors.index.json").write_text(json.dumps(index))
+    check(gx.load_weights(mlp(), shards, RENAME))
+    check(gx.load_weights(mlp(), shards / "model.safetensors.index.json", RENAME))
+
+
+def test_jax_arrays_are_a_mapping_too():
+    check(gx.load_weights(mlp(), {k: jnp.asarray(v) for k, v in NAMES.items()}, RENAME))
+
+
+def test_only_what_is_asked_for_is_read(tmp_path, monkeypatch):
+    save_file({**NAMES, "big": np.zeros((512, 512), np.float32)}, tmp_path / "model.safetensors")
+    opened = []
+
+    class Counted(TensorFile):
+        def __init__(self, path):
+            super().__init__(path)
+            opened.append(self)
+
+    monkeypatch.setattr("graftax.files.source.TensorFile", Counted)
+    gx.load_weights(mlp(), tmp_path, RENAME, ignore=["big"])
+    assert [each.bytes_read for each in opened] == [sum(a.nbytes for a in NAMES.values())]
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda d: d / "none.safetensors", FileNotFoundError, "none.safetensors"),
+        (lambda d: d, FileNotFoundError, r"holds no weights.*model\.safetensors"),
+        (lambda d: {"a": 3}, TypeError, "'a' maps to int"),
+    ],
+)
+def test_a_source_that_is_not_there_is_named(tmp_path, make, error, message):
+    with pytest.raises(error, match=message):
+        gx.load_weights(mlp(), make(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        ('{"weight_map": {"a": "gone.safetensors"}}', FileNotFoundError, "gone.*missing.*again"),
+        ('{"weight_map": {"a": "../up.safetensors"}}', gx.FormatError, "no file beside it"),
+        ('{"weight_map": [1]}', gx.FormatError, "no index of shards"),
+        ("{", gx.FormatError, "no index of shards"),
+        ('{"weight_map": {"b": "here.safetensors"}}', gx.FormatError, "holds 'b'; it does not"),
+    ],
+)
+def test_an_index_that_lies_is_refused(tmp_path, index, error, message):
+    save_file({"a": np.ones(1)}, tmp_path / "here.safetensors")
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(error, match=message):
+        gx.load_weights(mlp(), tmp_path)
+
+
+def test_a_truncated_shard_is_named(tmp_path):
+    for path in (ZOO / "bert" / "sharded").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shard = tmp_path / "model-00002-of-00002.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(gx.FormatError, match=r"model-00002-of-00002\.safetensors"):
+        gx.zoo.from_pretrained(tmp_path)
+
+
+# --- What fits, and what does not ---
+
+
+def test_one_report_lists_all_that_does_not_fit_with_the_nearest_name():
+    names = dict(NAMES)
+    names["net.fc1.wieght"] = names.pop("net.fc1.weight")
+    names["net.fc2.weight"] = np.zeros((5, 3), np.float32)
+    with pytest.raises(gx.WeightsError) as error:
+        gx.load_weights(mlp(), names, RENAME)
+    report = error.value.report
+    assert report.missing == {"up.weight": "net.fc1.weight"}
+    assert report.unexpected == ("net.fc1.wieght",)
+    assert list(report.misfits) == ["down.weight"]
+    text = str(error.value)
+    assert "nearest: 'net.fc1.wieght'" in text and "(2, 3)" in text and "(5, 3)" in text
+
+
+def test_what_fits_is_loaded_if_not_strict():
+    names = {k: v for k, v in NAMES.items() if "fc2" not in k} | {"other": np.ones(1)}
+    model, report = gx.load_weights(mlp(), names, RENAME, strict=False)
+    assert (model.up.weight == NAMES["net.fc1.weight"]).all()
+    assert model.down.weight is mlp().down.weight or (model.down.weight == mlp().down.weight).all()
+    assert set(report.missing) == {"down.weight", "down.bias"}
+    assert report.unexpected == ("other",) and report
+    _, empty = gx.load_weights(mlp(), NAMES, RENAME, strict=False)
+    assert not empty
+
+
+def test_the_dtype_of_the_model_wins():
+    half = {name: array.astype(np.float16) for name, array in NAMES.items()}
+    model = gx.load_weights(mlp(), half, RENAME)
+    assert model.up.weight.dtype == jnp.float32
+    check(model)
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16) if eqx.is_array(x) else x, mlp())
+    assert gx.load_weights(low, NAMES, RENAME).up.weight.dtype == jnp.bfloat16
+    with pytest.raises(gx.WeightsError, match=r"up\.bias: .*int32"):
+        gx.load_weights(mlp(), NAMES | {"net.fc1.bias": np.ones(3, np.int32)}, RENAME)
+
+
+def test_shapes_may_stand_for_arrays_and_numpy_stays_numpy():
+    skeleton = eqx.filter_eval_shape(mlp)
+    check(gx.load_weights(skeleton, NAMES, RENAME))
+    as_numpy = jax.tree.map(lambda x: np.asarray(x) if eqx.is_array(x) else x, mlp())
+    loaded = gx.load_weights(as_numpy, NAMES, RENAME)
+    assert type(loaded.up.weight) is np.ndarray
+    check(loaded)
+
+
+def test_two_arrays_with_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"'up\.weight' and 'down\.weight' would both be"):
+        gx.load_weights(mlp(), NAMES, {"{p}.weight": "weight"})
+
+
+def test_a_tied_array_needs_one_name_and_both_must_agree():
+    key = jax.random.key(0)
+    tied = gx.tie(
+        gx.Chain(embed=eqx.nn.Embedding(5, 3, key=key), head=linear(3, 5, use_bias=False)),
+        "embed.weight",
+        "head.weight",
+    )
+    weight = np.arange(15, dtype=np.float32).reshape(5, 3)
+    for names in ({"embed.weight": weight}, {"head.weight": weight}):
+        loaded = gx.load_weights(tied, names)
+        assert (loaded.embed.weight == weight).all() and loaded.head.weight is loaded.embed.weight
+    with pytest.raises(gx.WeightsError, match=r"is tied to 'embed\.weight'.*differ"):
+        gx.load_weights(tied, {"embed.weight": weight, "head.weight": weight + 1})
+
+
+def test_a_wrapped_or_adapted_layer_keeps_its_names():
+    adapted = mlp().replace_where("up", lambda layer: gx.LoRA(layer, 1, key=jax.random.key(0)))
+    model, report = gx.load_weights(gx.Remat(adapted), NAMES, RENAME, strict=False)
+    check(model)
+    assert set(report.missing) == {"up.lora_a", "up.lora_b"}
+
+
+# --- Layouts and back ---
+
+
+def test_fused_transposed_and_reshaped_tensors_both_ways(tmp_path):
+    model = gx.Chain(q=linear(4, 2), k=linear(4, 2, 1), v=linear(4, 2, 2), out=linear(2, 3, 3))
+    rename = {p: gx.Layout("c_attn", True, i, 3) for i, p in enumerate("qkv")}
+    rename["out.bias"] = gx.Layout("out.b", shape=(1, 3))
+    file = tmp_path / "out.safetensors"
+    gx.export_weights(file, model, rename)
+    stored = load_file(file)
+    assert stored["c_attn.weight"].shape == (4, 6) and stored["out.b"].shape == (1, 3)
+    assert (np.asarray(model.k.weight) == stored["c_attn.weight"][:, 2:4].T).all()
+    assert (stored["c_attn.bias"][4:] == np.asarray(model.v.bias)).all()
+    blank = jax.tree.map(lambda x: 0 * x if eqx.is_array(x) else x, model)
+    assert same_bits(gx.load_weights(blank, file, rename), model)
+    with pytest.raises(gx.WeightsError, match="does not split into 3"):
+        gx.load_weights(model, stored | {"c_attn.bias": np.ones(7, np.float32)}, rename)
+    with pytest.raises(ValueError, match="made of 3 parts"):
+        gx.export_weights(file, model[["q", "k", "out"]], rename)
+
+
+def test_convolutions_lie_as_in_pytorch(tmp_path):
+    key = jax.random.key(0)
+    model = gx.Chain(
+        conv=eqx.nn.Conv2d(4, 6, 3, groups=2, key=key),
+        up=eqx.nn.ConvTranspose2d(6, 4, 2, 2, groups=2, key=key),
+    )
+    file = tmp_path / "out.safetensors"
+    gx.export_weights(file, model)
+    stored = load_file(file)
+    assert stored["conv.bias"].shape == (6,) and stored["conv.weight"].shape == (6, 2, 3, 3)
+    assert stored["up.weight"].shape == (6, 2, 2, 2)
+    assert same_bits(gx.load_weights(eqx.filter_eval_shape(lambda: model), file), model)
+
+
+def test_statistics_go_into_the_state_or_the_model():
+    names = {
+        "norm.weight": np.ones(2, np.float32),
+        "norm.bias": np.zeros(2, np.float32),
+        "norm.running_mean": np.array([1, 2], np.float32),
+        "norm.running_var": np.array([4, 9], np.float32),
+        "norm.num_batches_tracked": np.array(7),
+    }
+    x = jnp.array([3.0, 8.0])
+    expected = np.array([1.0, 2.0])
+    for mode in ("batch", "ema"):
+        norm = eqx.nn.BatchNorm(2, axis_name="batch", mode=mode, eps=0.0)
+        whole = gx.load_weights(gx.Chain(norm=norm), names)
+        model, state = eqx.nn.make_with_state(lambda m=whole: eqx.nn.inference_mode(m))()
+        np.testing.assert_allclose(model(x, state)[0], expected, rtol=1e-6)
+        model, state = eqx.nn.make_with_state(gx.Chain)(norm=norm)
+        with pytest.raises(ValueError, match="give state="):
+            gx.load_weights(model, names)
+        model, state = gx.load_weights(model, names, state=state)
+        model = eqx.nn.inference_mode(model)
+        np.testing.assert_allclose(model(x, state)[0], expected, rtol=1e-6)
+
+
+LABELS = st.lists(
+    st.sampled_from(["stem", "up", "down", "query", "norm1", "head", "conv2"]),
+    min_size=1,
+    max_size=4,
+    unique=True,
+)
+
+
+@hypothesis.settings(max_examples=25)
+@hypothesis.given(outer=LABELS, inner=LABELS, prefix=st.sampled_from(["", "module", "a.b"]))
+def test_what_was_exported_loads_with_the_same_rules(tmp_path_factory, outer, inner, prefix):
+    file = tmp_path_factory.mktemp("export") / "model.safetensors"
+    model = gx.Chain(
+        {a: gx.Chain({b: linear(2, 2, 7 * i + j) for j, b in enumerate(inner)})
+         for i, a in enumerate(outer)}
+    )  # fmt: skip
+    rename = {f".{label}.{{p}}": f"layer.{i}.{{p}}" for i, label in enumerate(outer)}
+    rename |= {"query": "self.q", "": prefix}
+    gx.export_weights(file, model, rename)
+    assert all(name.startswith(prefix) for name in load_file(file))
+    blank = jax.tree.map(lambda x: 0 * x if eqx.is_array(x) else x, model)
+    assert same_bits(gx.load_weights(blank, file, rename), model)
