@@ -1,0 +1,48 @@
+"""The command `graftax`: what is in a saved model, without a line of Python."""
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+
+from .files import FormatError, load
+from .paths import PatternError
+from .surgery import NoMatchError, select
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`graftax paths FILE [PATTERN ...]`: list the nodes of a saved model that the patterns match.
+
+    **Arguments:**
+
+    - `arguments`: the words of the command line; those of this process if None.
+
+    **Returns:**
+
+    The exit status: 0, or 2 with a message if the file or a pattern cannot be used.
+    """
+    parser = argparse.ArgumentParser(prog="graftax", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    paths = commands.add_parser("paths", help="list the nodes of a saved model by path")
+    paths.add_argument("file", help="a file that graftax.save wrote")
+    paths.add_argument("patterns", nargs="*", metavar="PATTERN", help="as in graftax.select")
+    options = parser.parse_args(arguments)
+    try:
+        # Blocks of a type of their own are listed as the standard containers they are.
+        with warnings.catch_warnings(action="ignore"):
+            print(_listing(options.file, options.patterns))
+    except (OSError, FormatError, NoMatchError, PatternError) as error:
+        print(f"graftax: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _listing(file: str, patterns: Sequence[str]) -> str:
+    loaded = load(file)
+    model = loaded[0] if isinstance(loaded, tuple) else loaded
+    selection = select(model, list(patterns) or "**")
+    return f"{selection}\n{selection.size:,} parameters, {selection.nbytes:,} bytes"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
