@@ -174,6 +174,24 @@ def test_the_demo_fits_sixty_columns_when_piped(digits, monkeypatch, capsys):
         assert digits.spelled(criteria) in printed
 
 
+# --- Saved, and opened again ---
+
+
+def test_a_model_of_the_demo_and_its_reworkings_save_and_load_bit_for_bit(
+    digits, batchnorm, model, stateful, tmp_path
+):
+    known = [digits.Bottleneck, digits.pool]
+    lora = gx.select(model, eqx.nn.Linear).apply(lambda x, key: gx.LoRA(x, 2, key=key), key=KEY)
+    for saved in (model, digits.tanh_in_bottlenecks(model), lora, model[:"stage2"]):
+        gx.save(tmp_path / "model.safetensors", saved)
+        loaded = gx.load(tmp_path / "model.safetensors", types=known)
+        assert jax.tree.structure(loaded) == jax.tree.structure(saved)
+        assert eqx.tree_equal(loaded, saved)
+    gx.save(tmp_path / "stateful.safetensors", *stateful)
+    loaded = gx.load(tmp_path / "stateful.safetensors", types=known)
+    assert eqx.tree_equal(loaded, stateful)
+
+
 # --- The example with BatchNorm ---
 
 
