@@ -38,6 +38,10 @@ from .surgery import (
     tie,
     label_fn,
     extend_state,
+)
+
+# Operations on layers
+from .operations import (
     LoRA,
     merge_lora,
     adapter,
@@ -96,6 +100,7 @@ __all__ = [
     "tie",
     "label_fn",
     "extend_state",
+    # Operations on layers
     "LoRA",
     "merge_lora",
     "adapter",

@@ -16,7 +16,7 @@ import jax.tree_util as jtu
 from ..paths.tree import values_of
 from ..structure.base import StructuralLayer
 from ..structure.labels import arranged, layers_tuple
-from ..surgery.tie import Tied
+from ..surgery.ties import Tied
 from .errors import FormatError
 from .names import Names
 from .tensors import TensorFile

@@ -15,10 +15,10 @@ import numpy as np
 from ..paths.path import join
 from ..paths.search import search
 from ..structure.base import StructuralLayer
-from ..structure.desugar import standard_base
 from ..structure.labels import layers_class
+from ..structure.standard import standard_base
 from ..structure.wrappers import Wrapper
-from ..surgery.tie import Tied
+from ..surgery.ties import Tied
 from .errors import UnsavableError
 from .names import full_name, function_name, module_name
 from .tensors import DTYPES, METADATA

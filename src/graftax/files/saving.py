@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..paths.path import join
-from ..surgery.select import select
+from ..surgery.selecting import select
 from .decode import Decoder, filled
 from .encode import STORABLE, Encoder
 from .errors import FormatError, UnsavableError

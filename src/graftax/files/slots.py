@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..paths.edit import at, edited
 from ..paths.path import join, render
 from ..paths.search import Match, search
-from ..surgery.batch_norm import StateValues, state_values, statistics_index, value_of
-from ..surgery.edit import at, edited
-from ..surgery.tie import Tied
+from ..surgery.state import StateValues, state_values, statistics_index, value_of
+from ..surgery.ties import Tied
 from .layouts import AS_IT_IS, Conversion, layer_conversion, split_part, transposed
 from .rename import Layout, Rename
 from .source import Source

@@ -7,9 +7,9 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from ..paths.edit import edited
 from ..paths.search import search
-from ..surgery.batch_norm import StateValues, running_statistics, with_state_values
-from ..surgery.edit import edited
+from ..surgery.state import StateValues, running_statistics, with_state_values
 from .layouts import join_parts, transposed
 from .rename import Layout, Rename, any_template
 from .report import Report, WeightsError

@@ -24,7 +24,7 @@ class Selectable:
         """`graftax.replace_where(self, where, fn, key)`: the model with what `where` picks replaced."""
         # The one arrow that points up: users look for this method on the model, and structure must
         # stand without surgery.
-        from ..surgery.select import replace_where
+        from ..surgery.selecting import replace_where
 
         return replace_where(self, where, fn, key)
 

@@ -7,8 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from ..paths.edit import at
 from ..paths.search import Match, search
-from .edit import at
 
 Address = tuple[int, ...]
 Links = tuple[tuple[Address, Address], ...]

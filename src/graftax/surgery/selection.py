@@ -6,14 +6,16 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from ..paths.edit import Edit, Items, at, place, rearranged
 from ..paths.errors import listed
 from ..paths.search import Match
 from .arguments import check_key, takes_arguments, with_arguments
 from .criteria import Query, find, read_criteria, whole
-from .edit import Edit, Items, at, place, rearranged
-from .graft import InferenceMode, graft_edits, has_state, settle_markers
+from .fields import update
+from .graft import graft_edits
 from .hints import MatchError, NoMatchError, described, no_match
-from .update import update
+from .inference import InferenceMode
+from .state import has_state, settle_markers
 
 
 class Selection:

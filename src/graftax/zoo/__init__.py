@@ -1,8 +1,6 @@
 """Published models as functions that return standard parts, and their weights."""
 
-from .bert import bert as bert, bert_block as bert_block
 from .config import ConfigError as ConfigError
-from .convnext import convnext as convnext, convnext_block as convnext_block
 from .convolution import (
     Append as Append,
     Normalize as Normalize,
@@ -11,15 +9,16 @@ from .convolution import (
     ToTokens as ToTokens,
     Upsample as Upsample,
 )
-from .densenet import (
+from .families.bert import bert as bert, bert_block as bert_block
+from .families.convnext import convnext as convnext, convnext_block as convnext_block
+from .families.densenet import (
     dense_layer as dense_layer,
     densenet as densenet,
     transition as transition,
 )
-from .generate import generate as generate
-from .googlenet import googlenet as googlenet, inception_block as inception_block
-from .gpt2 import gpt2 as gpt2, gpt2_block as gpt2_block
-from .inception import (
+from .families.googlenet import googlenet as googlenet, inception_block as inception_block
+from .families.gpt2 import gpt2 as gpt2, gpt2_block as gpt2_block
+from .families.inception import (
     inception as inception,
     inception_a as inception_a,
     inception_b as inception_b,
@@ -27,6 +26,11 @@ from .inception import (
     inception_d as inception_d,
     inception_e as inception_e,
 )
+from .families.llama import llama as llama, llama_block as llama_block
+from .families.resnet import basic_block as basic_block, bottleneck as bottleneck, resnet as resnet
+from .families.unet import double_convolution as double_convolution, unet as unet
+from .families.vit import vit as vit, vit_block as vit_block
+from .generation import generate as generate
 from .layers import (
     ClassToken as ClassToken,
     DotProductAttention as DotProductAttention,
@@ -36,8 +40,4 @@ from .layers import (
     Take as Take,
     TokenTypeEmbedding as TokenTypeEmbedding,
 )
-from .llama import llama as llama, llama_block as llama_block
 from .pretrained import from_pretrained as from_pretrained
-from .resnet import basic_block as basic_block, bottleneck as bottleneck, resnet as resnet
-from .unet import double_convolution as double_convolution, unet as unet
-from .vit import vit as vit, vit_block as vit_block

@@ -12,18 +12,18 @@ import jax
 from ..files import load_weights
 from ..files.source import open_source
 from ..paths.errors import did_you_mean, listed
-from ..surgery.graft import has_state
-from .bert import recipe as bert
+from ..surgery.state import has_state
 from .config import Config, ConfigError, Recipe
-from .convnext import recipe as convnext
-from .densenet import recipe as densenet
-from .googlenet import recipe as googlenet
-from .gpt2 import recipe as gpt2
-from .inception import recipe as inception
-from .llama import recipe as llama
-from .resnet import recipe as resnet
-from .unet import recipe as unet
-from .vit import recipe as vit
+from .families.bert import recipe as bert
+from .families.convnext import recipe as convnext
+from .families.densenet import recipe as densenet
+from .families.googlenet import recipe as googlenet
+from .families.gpt2 import recipe as gpt2
+from .families.inception import recipe as inception
+from .families.llama import recipe as llama
+from .families.resnet import recipe as resnet
+from .families.unet import recipe as unet
+from .families.vit import recipe as vit
 
 FAMILIES: Mapping[str, Callable[[Config, Collection[str]], Recipe]] = {
     "bert": bert,

@@ -6,11 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..structure import Chain, Vmap
-from ..surgery import tie
-from .config import Config, Recipe
-from .layers import Residual, RotaryEmbedding
-from .transformer import activation, attention, gated_mlp, rms_norm
+from ...structure import Chain, Vmap
+from ...surgery import tie
+from ..config import Config, Recipe
+from ..layers import Residual, RotaryEmbedding
+from ..trunk import activation, attention, gated_mlp, rms_norm
 
 
 def llama(

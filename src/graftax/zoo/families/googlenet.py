@@ -9,9 +9,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..structure import Chain, Parallel
-from .config import Config, ConfigError, Recipe
-from .convolution import CONCATENATE, POOL, Conv, Normalize, convolutions, max_pool
+from ...structure import Chain, Parallel
+from ..config import Config, ConfigError, Recipe
+from ..convolution import CONCATENATE, POOL, Conv, Normalize, convolutions, max_pool
 
 # Of every BatchNorm, as in the Inception networks that came after.
 EPS = 1e-3

@@ -39,7 +39,7 @@ from graftax.zoo import (
 )
 from graftax.zoo.config import Recipe
 from graftax.zoo.convolution import POOL
-from graftax.zoo.inception import block_names
+from graftax.zoo.families.inception import block_names
 
 STAGES = {
     "Mixed_5b": "stage1.blocks.0",

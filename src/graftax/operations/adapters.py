@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..structure.skip import SkipConnection
-from .update import update
+from ..surgery.fields import update
 
 
 def adapter(width: int, inner: int, *, act: Callable = jax.nn.gelu, key: Any) -> SkipConnection:

@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..structure import Chain, SkipConnection
-from .config import Config, Recipe
-from .convolution import POOL, Append, batch_norm, conv, max_pool
+from ...structure import Chain, SkipConnection
+from ..config import Config, Recipe
+from ..convolution import POOL, Append, batch_norm, conv, max_pool
 
 DEPTHS = {
     121: (6, 12, 24, 16),

@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 
+from ..paths.edit import at
 from ..paths.errors import listed
 from ..paths.path import walk
-from .edit import at
 from .hints import NoMatchError
-from .select import select
+from .selecting import select
 
 
 def label_fn(rules: Mapping[Any, Any]) -> Callable[[Any], Any]:

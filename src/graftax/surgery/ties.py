@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 
+from ..paths.edit import at, edited
 from ..paths.path import render
 from ..paths.search import Match, search
 from ..paths.tree import INNER, Level
 from ..structure.wrappers import Wrapper
-from .edit import at, edited
 from .hints import described
 from .relink import Address, Links, alike, relinked
-from .select import select
+from .selecting import select
 
 
 class Tied(Wrapper):

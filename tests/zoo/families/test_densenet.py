@@ -25,7 +25,7 @@ from common_zoo import (
     same_bits,
 )
 from graftax.zoo import ConfigError, dense_layer, densenet, from_pretrained
-from graftax.zoo.densenet import DEPTHS
+from graftax.zoo.families.densenet import DEPTHS
 
 FIXTURES = configurations("densenet")
 

@@ -6,10 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..structure import Chain, SkipConnection
-from .config import Config, ConfigError, Recipe
-from .convolution import POOL, batch_norm, conv, max_pool
-from .transformer import activation
+from ...structure import Chain, SkipConnection
+from ..config import Config, ConfigError, Recipe
+from ..convolution import POOL, batch_norm, conv, max_pool
+from ..trunk import activation
 
 DEPTHS = {
     18: (2, 2, 2, 2),

@@ -6,12 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..files import Layout
-from ..structure import Chain, Parallel, Vmap
-from ..surgery import tie
-from .config import Config, Recipe
-from .layers import PositionEmbedding, Residual
-from .transformer import activation, attention, layer_norm, mlp
+from ...files import Layout
+from ...structure import Chain, Parallel, Vmap
+from ...surgery import tie
+from ..config import Config, Recipe
+from ..layers import PositionEmbedding, Residual
+from ..trunk import activation, attention, layer_norm, mlp
 
 
 def gpt2(

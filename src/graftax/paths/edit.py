@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from ..paths.path import render
-from ..paths.search import Match
-from ..paths.tree import INNER, kind_of, level_of
 from ..structure.base import StructuralLayer
+from .path import render
+from .search import Match
+from .tree import INNER, kind_of, level_of
 
 Edit = Callable[[Any], Any]
 Items = list[tuple[Hashable, Any]]

@@ -9,9 +9,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..structure import Chain, Parallel
-from .config import Config, Recipe
-from .convolution import CONCATENATE, POOL, Conv, convolutions, max_pool
+from ...structure import Chain, Parallel
+from ..config import Config, Recipe
+from ..convolution import CONCATENATE, POOL, Conv, convolutions, max_pool
 from .googlenet import EPS, with_transform
 
 _WIDE, _TALL = (1, 7), (7, 1)

@@ -23,7 +23,7 @@ from common_zoo import (
     same_bits,
 )
 from graftax.zoo import ConfigError, RotaryEmbedding, from_pretrained, llama
-from graftax.zoo.transformer import gated_mlp
+from graftax.zoo.trunk import gated_mlp
 
 FIXTURES = configurations("llama")
 

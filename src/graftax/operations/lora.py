@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from ..structure.calling import call_layer
 from ..structure.labels import layer_name
 from ..structure.wrappers import Wrapper, unwrap
-from .select import select
-from .tie import edited_apart
-from .update import update
+from ..surgery.fields import update
+from ..surgery.selecting import select
+from ..surgery.ties import edited_apart
 
 
 class LoRA(Wrapper):

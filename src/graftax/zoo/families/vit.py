@@ -6,12 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..files import Layout
-from ..structure import Chain
-from .config import Config, Recipe
-from .convolution import ToTokens
-from .layers import ClassToken, PositionEmbedding, Residual, Take
-from .transformer import activation, attention, layer_norm, mlp
+from ...files import Layout
+from ...structure import Chain
+from ..config import Config, Recipe
+from ..convolution import ToTokens
+from ..layers import ClassToken, PositionEmbedding, Residual, Take
+from ..trunk import activation, attention, layer_norm, mlp
 
 
 def vit(

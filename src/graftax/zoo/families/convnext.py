@@ -7,10 +7,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..structure import Chain, SkipConnection
-from .config import Config, ConfigError, Recipe
-from .convolution import POOL, Pixelwise, Scale, conv
-from .transformer import activation
+from ...structure import Chain, SkipConnection
+from ..config import Config, ConfigError, Recipe
+from ..convolution import POOL, Pixelwise, Scale, conv
+from ..trunk import activation
 
 # Of every norm but the last, whatever the configuration says.
 _EPS = 1e-6

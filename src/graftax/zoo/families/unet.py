@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..structure import Chain, SkipConnection
-from .config import Config, ConfigError, Recipe
-from .convolution import Append, Conv, Upsample, conv, convolutions, max_pool
+from ...structure import Chain, SkipConnection
+from ..config import Config, ConfigError, Recipe
+from ..convolution import Append, Conv, Upsample, conv, convolutions, max_pool
 
 UPSAMPLE = ("transposed", "bilinear")
 

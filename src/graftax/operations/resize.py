@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..structure.labels import layer_name
-from .update import update
+from ..surgery.fields import update
 
 
 def resize_positions(

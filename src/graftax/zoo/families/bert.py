@@ -6,11 +6,11 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..structure import Chain, Parallel, Vmap
-from ..surgery import tie
-from .config import Config, Recipe
-from .layers import PositionEmbedding, Residual, Take, TokenTypeEmbedding
-from .transformer import activation, attention, layer_norm, mlp
+from ...structure import Chain, Parallel, Vmap
+from ...surgery import tie
+from ..config import Config, Recipe
+from ..layers import PositionEmbedding, Residual, Take, TokenTypeEmbedding
+from ..trunk import activation, attention, layer_norm, mlp
 
 
 def bert(

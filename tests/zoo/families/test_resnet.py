@@ -18,7 +18,7 @@ from common_zoo import (
     same_bits,
 )
 from graftax.zoo import ConfigError, from_pretrained, resnet
-from graftax.zoo.resnet import DEPTHS
+from graftax.zoo.families.resnet import DEPTHS
 
 FIXTURES = configurations("resnet")
 
