@@ -36,8 +36,8 @@ from .layers import (
     DotProductAttention as DotProductAttention,
     PositionEmbedding as PositionEmbedding,
     Residual as Residual,
-    RotaryEmbedding as RotaryEmbedding,
     Take as Take,
     TokenTypeEmbedding as TokenTypeEmbedding,
 )
 from .pretrained import from_pretrained as from_pretrained
+from .rotary import RotaryEmbedding as RotaryEmbedding

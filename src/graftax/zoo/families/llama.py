@@ -9,7 +9,8 @@ import jax
 from ...structure import Chain, Vmap
 from ...surgery import tie
 from ..config import Config, Recipe
-from ..layers import Residual, RotaryEmbedding
+from ..layers import Residual
+from ..rotary import RotaryEmbedding
 from ..trunk import activation, attention, gated_mlp, rms_norm
 
 
