@@ -13,7 +13,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from ..paths.path import join
-from ..paths.search import search
+from ..paths.search import search_all
 from ..structure.base import StructuralLayer
 from ..structure.labels import layers_class
 from ..structure.standard import standard_base
@@ -31,7 +31,7 @@ class Encoder:
     """Turns nodes into JSON, and collects the arrays that they hold. One for each file."""
 
     def __init__(self, model: Any) -> None:
-        arrays = search(model, None, [lambda node: isinstance(node, _ARRAYS)])
+        arrays = search_all(model, lambda node: isinstance(node, _ARRAYS))
         self._paths = {id(match.node): match.path for match in reversed(arrays)}
         self.arrays: dict[str, np.ndarray] = {}
         self._keys: dict[int, dict[str, Any]] = {}

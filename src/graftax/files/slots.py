@@ -10,7 +10,7 @@ import numpy as np
 
 from ..paths.edit import at, edited
 from ..paths.path import join, render
-from ..paths.search import Match, search
+from ..paths.search import Match, search_all
 from ..surgery.state import StateValues, state_values, statistics_index, value_of
 from ..surgery.ties import Tied
 from .layouts import AS_IT_IS, Conversion, layer_conversion, split_part, transposed
@@ -75,10 +75,10 @@ def weight_slots(model: Any, rename: Rename, own_layout: bool) -> list[Slot]:
 
     `own_layout` says that graftax wrote the checkpoint: its tensors lie as in the model.
     """
-    is_state = [lambda node: isinstance(node, eqx.nn.StateIndex)]
-    stateful = {match.address for match in search(model, None, is_state)}
+    is_state = lambda node: isinstance(node, eqx.nn.StateIndex)
+    stateful = {match.address for match in search_all(model, is_state)}
     slots = []
-    for match in search(model, None, [_is_weight]):
+    for match in search_all(model, _is_weight):
         if any(match.address[:i] in stateful for i in range(len(match.address))):
             continue
         name, layout = rename(match.path)
@@ -93,7 +93,7 @@ def weight_slots(model: Any, rename: Rename, own_layout: bool) -> list[Slot]:
 def tied_addresses(model: Any) -> dict[Address, Address]:
     """From where a tied array stands second to where it stands first."""
     found = {}
-    for match in search(model, None, [lambda node: isinstance(node, Tied)]):
+    for match in search_all(model, lambda node: isinstance(node, Tied)):
         inside = (*match.address, 0)
         found.update({inside + target: inside + source for source, target in match.node.links})
     return found
@@ -117,13 +117,13 @@ def state_statistics(
     Raises `ValueError` if the state is needed and was not given.
     """
     kind = eqx.nn.StateIndex if own_layout else eqx.nn.BatchNorm
-    for match in search(model, None, [lambda node: isinstance(node, kind)]):
+    for match in search_all(model, lambda node: isinstance(node, kind)):
         yield (_own_state if own_layout else _batch_norm)(match, rename, state)
 
 
 def _own_state(match: Match, rename: Rename, state: eqx.nn.State | None) -> Statistics:
     value = value_of(match.node, state)
-    arrays = search(value, None, [_is_weight])
+    arrays = search_all(value, _is_weight)
     paths = [render((*match.keys, "init", *array.keys)) for array in arrays]
     slots = [
         Slot(path, array.address, array.node, rename(path).name)

@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 
 from ..paths.edit import edited
-from ..paths.search import search
+from ..paths.search import search_all
 from ..surgery.state import StateValues, running_statistics, with_state_values
 from .layouts import join_parts, transposed
 from .rename import Layout, Rename, any_template
@@ -228,7 +228,7 @@ def export_weights(
     for slot in slots:
         by_name.setdefault(slot.name, []).append(slot)
     arrays = {name: _exported(name, parts) for name, parts in by_name.items()}
-    for match in search(model, None, [lambda node: isinstance(node, eqx.nn.BatchNorm)]):
+    for match in search_all(model, lambda node: isinstance(node, eqx.nn.BatchNorm)):
         mean, variance, count = running_statistics(match.node, state)
         values = (mean, variance, np.asarray(count, np.int64))
         arrays.update(zip(batch_norm_names(match, names), values, strict=True))

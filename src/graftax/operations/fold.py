@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from ..paths.edit import edited
-from ..paths.search import search
+from ..paths.search import search_all
 from ..structure.chain import Chain
 from ..structure.skip import SkipConnection
 from ..surgery.fields import update
@@ -52,7 +52,7 @@ def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:
 
 
 def _all_folded(model: Any, state: eqx.nn.State | None) -> Any:
-    matches = search(model, None, [lambda node: isinstance(node, (Chain, SkipConnection))])
+    matches = search_all(model, lambda node: isinstance(node, (Chain, SkipConnection)))
     edits = {match.address: (lambda node: _folded(node, state)) for match in matches}
     new = edited(model, edits)
     if new is model:

@@ -54,3 +54,8 @@ def search(model: Any, pattern: Pattern | None, tests: Sequence[Test] = ()) -> l
                 inner = taken and key is INNER
                 pending.append(((*address, i), (*keys, key), child, after, inner))
     return found
+
+
+def search_all(model: Any, test: Test) -> list[Match]:
+    """The nodes that pass one test, wherever they stand; the outermost at each path."""
+    return search(model, None, (test,))

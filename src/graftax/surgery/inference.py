@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 
 from ..paths.edit import edited
-from ..paths.search import search
+from ..paths.search import search_all
 from ..paths.tree import any_type, kind_of, shallow_copy, values_of
 
 
@@ -32,7 +32,7 @@ def _modes(tree: Any) -> Iterator[bool]:
 
 
 def _with_mode(tree: Any, mode: bool) -> Any:
-    matches = search(tree, None, [_is_mode])
+    matches = search_all(tree, _is_mode)
     return edited(
         tree, {m.address: lambda node: shallow_copy(node, inference=mode) for m in matches}
     )

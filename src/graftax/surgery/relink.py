@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 
 from ..paths.edit import at
-from ..paths.search import Match, search
+from ..paths.search import Match, search_all
 
 Address = tuple[int, ...]
 Links = tuple[tuple[Address, Address], ...]
@@ -51,7 +51,7 @@ class _Edit:
 
     def __init__(self, before: Any, after: Any):
         self._before, self._after = before, after
-        self._old, self._new = (search(model, None, [_is_array]) for model in (before, after))
+        self._old, self._new = (search_all(model, _is_array) for model in (before, after))
         self._old_count, self._new_count = (
             Counter(id(match.node) for match in matches) for matches in (self._old, self._new)
         )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..paths.edit import Edit, edited
-from ..paths.search import Match, search
+from ..paths.search import Match, search_all
 from ..paths.tree import any_type, shallow_copy
 
 
@@ -53,7 +53,7 @@ class Held:
 
 
 def state_indices(tree: Any) -> list[Match]:
-    return search(tree, None, [lambda node: isinstance(node, eqx.nn.StateIndex)])
+    return search_all(tree, lambda node: isinstance(node, eqx.nn.StateIndex))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -263,9 +263,9 @@ def with_state_values(
             eqx.nn.State([shallow_copy(index, init=value) for index, value in values])
         )
     new = {index.marker: value for index, value in values}
-    wanted = [lambda node: isinstance(node, eqx.nn.StateIndex) and node.marker in new]
+    wanted = lambda node: isinstance(node, eqx.nn.StateIndex) and node.marker in new
     edits = {
         match.address: lambda index: shallow_copy(index, init=new[index.marker])
-        for match in search(model, None, wanted)
+        for match in search_all(model, wanted)
     }
     return edited(model, edits), None

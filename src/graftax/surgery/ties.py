@@ -9,7 +9,7 @@ import jax
 
 from ..paths.edit import at, edited
 from ..paths.path import render
-from ..paths.search import Match, search
+from ..paths.search import Match, search_all
 from ..paths.tree import INNER, Level
 from ..structure.wrappers import Wrapper
 from .hints import described
@@ -156,12 +156,12 @@ def edited_apart(model: Any, edit: Callable[[Any], Any]) -> Any:
 
 
 def _array_counts(tree: Any) -> Counter[int]:
-    return Counter(id(match.node) for match in search(tree, None, [eqx.is_array]))
+    return Counter(id(match.node) for match in search_all(tree, eqx.is_array))
 
 
 def _opened(model: Any) -> tuple[Any, Links]:
     """The model without `Tied` anywhere in it, and the ties that these held."""
-    found = search(model, None, [lambda node: isinstance(node, Tied)])
+    found = search_all(model, lambda node: isinstance(node, Tied))
     links = [
         tuple(_without_ties(model, (*match.address, 0, *end)) for end in link)
         for match in found
@@ -184,7 +184,7 @@ def _only_array(model: Any, criterion: Any) -> Match:
     selection = select(model, criterion).expect(1)
     (match,) = selection.matches
     if not eqx.is_array(match.node):
-        inside = search(match.node, None, [eqx.is_array])
+        inside = search_all(match.node, eqx.is_array)
         hint = f" Did you mean {render((*match.keys, *inside[0].keys))!r}?" if inside else ""
         raise TypeError(
             f"Only arrays can be tied; {match.path!r} is of type {type(match.node).__name__}.{hint}"
