@@ -16,6 +16,7 @@ import jax.tree_util as jtu
 from ..paths.tree import values_of
 from ..structure.base import StructuralLayer
 from ..structure.labels import arranged, layers_tuple
+from ..surgery.state import TAKEN, is_index_type, new_index
 from ..surgery.ties import Tied
 from .errors import FormatError
 from .names import Names
@@ -105,7 +106,7 @@ class Decoder:
     def _module(self, entry: Mapping[str, Any]) -> Any:
         cls = self._known(self._names.module(entry["module"]), entry["module"])
         # These have entries of their own kind, which are checked.
-        if issubclass(cls, (StructuralLayer, Tied, eqx.nn.StateIndex)):
+        if issubclass(cls, (StructuralLayer, Tied)) or is_index_type(cls):
             raise FormatError(f"{entry['module']!r} is no plain module")
         return self._made(cls, self._fields(entry))
 
@@ -149,11 +150,8 @@ class Decoder:
     def _state_index(self, entry: Mapping[str, Any]) -> Any:
         if not isinstance(entry["state_index"], str):
             raise FormatError("a state marker is no text")
-        index = eqx.nn.StateIndex(0)
-        object.__setattr__(index, "marker", entry["state_index"])
-        init = _TAKEN if entry.get("taken") else self.decode(entry["init"])
-        object.__setattr__(index, "init", init)
-        return index
+        init = TAKEN if entry.get("taken") else self.decode(entry["init"])
+        return new_index(entry["state_index"], init)
 
     def _partial(self, entry: Mapping[str, Any]) -> Any:
         make = jtu.Partial if entry["pytree"] else functools.partial
@@ -175,10 +173,6 @@ class Decoder:
                 "jax.numpy: give it in types=[...]"
             )
         return function
-
-
-# What Equinox leaves where `make_with_state` took the initial state; it has no public name.
-_TAKEN = eqx.nn.delete_init_state(eqx.nn.StateIndex(0)).init
 
 
 def _address(numbers: Any) -> tuple[int, ...]:

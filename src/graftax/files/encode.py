@@ -18,6 +18,7 @@ from ..structure.base import StructuralLayer
 from ..structure.labels import layers_class
 from ..structure.standard import standard_base
 from ..structure.wrappers import Wrapper
+from ..surgery.state import init_of, is_index, is_taken, marker_of
 from ..surgery.ties import Tied
 from .errors import UnsavableError
 from .names import full_name, function_name, module_name
@@ -50,6 +51,8 @@ class Encoder:
             return node
         if type(node) in (float, complex):
             return _number(node)
+        if is_index(node):
+            return self._state_index(node, path)
         for kind, method in self._methods().items():
             if isinstance(node, kind):
                 return method(node, path)
@@ -63,7 +66,6 @@ class Encoder:
         return {
             Tied: self._tied,
             StructuralLayer: self._container,
-            eqx.nn.StateIndex: self._state_index,
             eqx.Module: self._module,
             tuple: self._tuple,
             list: lambda node, path: {"list": self._sequence(node, path)},
@@ -153,14 +155,15 @@ class Encoder:
         links = [[list(source), list(target)] for source, target in node.links]
         return {"tied": self.encode(node.layer, path), "links": links}
 
-    def _state_index(self, node: eqx.nn.StateIndex, path: str) -> Any:
-        marker = self.markers.get(node.marker)
+    def _state_index(self, node: Any, path: str) -> Any:
+        own = marker_of(node)
+        marker = self.markers.get(own)
         if marker is None:
-            marker = self.markers[node.marker] = self._free_marker(node.marker, path)
+            marker = self.markers[own] = self._free_marker(own, path)
             self.places[marker] = path
-        if isinstance(node.init, eqx.Module) and not jax.tree.leaves(node.init):
+        if is_taken(node):
             return {"state_index": marker, "taken": True}
-        return {"state_index": marker, "init": self.encode(node.init, join(path, "init"))}
+        return {"state_index": marker, "init": self.encode(init_of(node), join(path, "init"))}
 
     def _free_marker(self, marker: Any, path: str) -> str:
         text, n = (str(marker) if isinstance(marker, str) else path), 1

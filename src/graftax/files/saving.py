@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import jax
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from ..paths.path import join
 from ..surgery.selecting import select
+from ..surgery.state import indices, marker_of, new_state
 from .decode import Decoder, filled
 from .encode import STORABLE, Encoder
 from .errors import FormatError, UnsavableError
@@ -73,17 +73,12 @@ def save(file: str | os.PathLike, model: Any, state: eqx.nn.State | None = None)
 
 def _encoded_state(encoder: Encoder, model: Any, state: eqx.nn.State) -> list[list[Any]]:
     encoded = {}
-    for index in _indices(model):
-        marker = encoder.markers[index.marker]
+    for match in indices(model):
+        marker = encoder.markers[marker_of(match.node)]
         # Called as in a model that still holds its state: `load_weights` then knows it by name.
         place = join(encoder.places[marker], "init")
-        encoded.setdefault(marker, encoder.encode(state.get(index), place))
+        encoded.setdefault(marker, encoder.encode(state.get(match.node), place))
     return [[marker, value] for marker, value in encoded.items()]
-
-
-def _indices(tree: Any) -> list[eqx.nn.StateIndex]:
-    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, eqx.nn.StateIndex))
-    return [leaf for leaf in leaves if isinstance(leaf, eqx.nn.StateIndex)]
 
 
 def write_tensors(
@@ -171,7 +166,7 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
         return _guarded(file, lambda: filled(skeleton, tensors))
     pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
     model, values = _guarded(file, lambda: filled((skeleton, pairs), tensors))
-    return model, _guarded(file, lambda: _state(values))
+    return model, _guarded(file, lambda: new_state(values))
 
 
 def _header(tensors: TensorFile) -> dict[str, Any]:
@@ -203,12 +198,3 @@ def _guarded(file: Any, read: Callable[[], Any]) -> Any:
         raise FormatError(
             f"{str(file)!r} cannot be loaded: its structure is damaged ({type(error).__name__}: {error})."
         ) from error
-
-
-def _state(pairs: list[tuple[str, Any]]) -> eqx.nn.State:
-    indices = []
-    for marker, value in pairs:
-        index = eqx.nn.StateIndex(value)
-        object.__setattr__(index, "marker", marker)
-        indices.append(index)
-    return eqx.nn.State(indices)

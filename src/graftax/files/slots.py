@@ -11,7 +11,7 @@ import numpy as np
 from ..paths.edit import at, edited
 from ..paths.path import join, render
 from ..paths.search import Match, search_all
-from ..surgery.state import StateValues, state_values, statistics_index, value_of
+from ..surgery.state import StateValues, indices, state_values, statistics_index, value_of
 from ..surgery.ties import Tied
 from .layouts import AS_IT_IS, Conversion, layer_conversion, split_part, transposed
 from .rename import Layout, Rename
@@ -75,8 +75,7 @@ def weight_slots(model: Any, rename: Rename, own_layout: bool) -> list[Slot]:
 
     `own_layout` says that graftax wrote the checkpoint: its tensors lie as in the model.
     """
-    is_state = lambda node: isinstance(node, eqx.nn.StateIndex)
-    stateful = {match.address for match in search_all(model, is_state)}
+    stateful = {match.address for match in indices(model)}
     slots = []
     for match in search_all(model, _is_weight):
         if any(match.address[:i] in stateful for i in range(len(match.address))):
@@ -116,9 +115,11 @@ def state_statistics(
     Of graftax's own, that is everything; of others, the statistics of BatchNorm under PyTorch's names.
     Raises `ValueError` if the state is needed and was not given.
     """
-    kind = eqx.nn.StateIndex if own_layout else eqx.nn.BatchNorm
-    for match in search_all(model, lambda node: isinstance(node, kind)):
-        yield (_own_state if own_layout else _batch_norm)(match, rename, state)
+    if own_layout:
+        yield from (_own_state(match, rename, state) for match in indices(model))
+    else:
+        norms = search_all(model, lambda node: isinstance(node, eqx.nn.BatchNorm))
+        yield from (_batch_norm(match, rename, state) for match in norms)
 
 
 def _own_state(match: Match, rename: Rename, state: eqx.nn.State | None) -> Statistics:

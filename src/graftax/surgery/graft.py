@@ -7,12 +7,12 @@ from typing import Any
 from ..paths.edit import Edit, edited
 from ..paths.tree import any_type
 from .inference import InferenceMode, has_mode
-from .state import has_state, held, is_index, settle_markers, state_indices
+from .state import has_state, held, indices, is_index_type, settle_markers
 
 
 @functools.lru_cache(maxsize=4096)
 def _is_settled(cls: Any) -> bool:
-    return is_index(cls) or has_mode(cls)
+    return is_index_type(cls) or has_mode(cls)
 
 
 def graft_edits(model: Any, edits: Mapping[tuple[int, ...], Edit], adopt: bool = True) -> Any:
@@ -33,7 +33,7 @@ def graft_edits(model: Any, edits: Mapping[tuple[int, ...], Edit], adopt: bool =
                 return new
             if has_state(new):
                 if mine is None:
-                    mine = {id(match.node) for match in state_indices(model)}
+                    mine = {id(match.node) for match in indices(model)}
                 new = held(new, own=False, but=mine)
             return mode.given_to(new, node) if adopt else new
 

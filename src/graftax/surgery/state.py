@@ -3,7 +3,7 @@
 import functools
 import secrets
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -52,25 +52,65 @@ class Held:
         return repr(self.marker)
 
 
-def state_indices(tree: Any) -> list[Match]:
-    return search_all(tree, lambda node: isinstance(node, eqx.nn.StateIndex))
+# --- Accessors: what other files ask instead of touching `StateIndex` ---
 
 
 @functools.lru_cache(maxsize=4096)
-def is_index(cls: Any) -> bool:
+def is_index_type(cls: Any) -> bool:
+    """Whether nodes of this type are `StateIndex`es."""
     return issubclass(cls, eqx.nn.StateIndex)
+
+
+def is_index(node: Any) -> bool:
+    """Whether a node is a `StateIndex`: the place of one value of a state."""
+    return is_index_type(type(node))
 
 
 def has_state(tree: Any) -> bool:
     """Whether a `StateIndex` stands anywhere in the tree."""
-    return any_type(tree, is_index)
+    return any_type(tree, is_index_type)
+
+
+def indices(tree: Any) -> list[Match]:
+    """Every `StateIndex` in the tree, in the order of a walk."""
+    return search_all(tree, is_index)
+
+
+def marker_of(index: Any) -> Any:
+    """Under what a state knows the value: text once a model was separated, else a bare `object()`."""
+    return index.marker
+
+
+def init_of(index: Any) -> Any:
+    """The value that the model itself holds; `TAKEN` if it was taken out."""
+    return index.init
+
+
+def new_index(marker: Any, init: Any) -> Any:
+    """A `StateIndex` with this marker that holds this value, or `TAKEN`."""
+    index = eqx.nn.StateIndex(None)
+    return shallow_copy(index, marker=marker, init=init)
+
+
+TAKEN = eqx.nn.delete_init_state(eqx.nn.StateIndex(None)).init
+"""What Equinox leaves where `make_with_state` took the value out; it has no public name."""
+
+
+def is_taken(index: Any) -> bool:
+    """Whether the value was taken out of the model, into a state."""
+    return type(index.init) is type(TAKEN)
+
+
+def new_state(values: Iterable[tuple[Any, Any]]) -> eqx.nn.State:
+    """The state of these (marker, value) pairs."""
+    return eqx.nn.State([new_index(marker, value) for marker, value in values])
 
 
 def held(tree: Any, own: bool, but: Container[int] = ()) -> Any:
     """The tree with the markers in it held, except those held already and the indices `but`."""
     edits: dict[tuple[int, ...], Edit] = {
         match.address: lambda index: shallow_copy(index, marker=Held(index, own))
-        for match in state_indices(tree)
+        for match in indices(tree)
         if not isinstance(match.node.marker, Held) and id(match.node) not in but
     }
     return edited(tree, edits)
@@ -83,7 +123,7 @@ def settle_markers(old: Any, new: Any) -> Any:
     both went through one jitted function. So the objects tell: a `StateIndex` that is one of `old`,
     or was held as one, is of this model, and all others are not.
     """
-    before = state_indices(old)
+    before = indices(old)
     mine = {id(match.node) for match in before}
     places = {(match.node.marker, match.path) for match in before}
     # As many places may share a marker as did before.
@@ -98,7 +138,7 @@ def settle_markers(old: Any, new: Any) -> Any:
 
     edits: dict[tuple[int, ...], Edit] = {}
     # Who stands where it stood before is the first to keep its marker.
-    for match in sorted(state_indices(new), key=has_moved):
+    for match in sorted(indices(new), key=has_moved):
         marker, own = match.node.marker, is_own(match)
         origin = marker.marker if isinstance(marker, Held) else marker
         settled = origin
@@ -147,16 +187,15 @@ def extend_state(
 
     ```
     """
-    indices = state_indices(model)
-    _check_distinct(indices)
-    values = [shallow_copy(m.node, init=_state_value(m, state, donor)) for m in indices]
-    return eqx.nn.State(values)
+    found = indices(model)
+    _check_distinct(found)
+    return new_state((m.node.marker, _state_value(m, state, donor)) for m in found)
 
 
-def _check_distinct(indices: list[Match]) -> None:
+def _check_distinct(found: list[Match]) -> None:
     # A marker that is no text was never replaced by `make_with_state`: a layer stands there twice.
     paths: dict[str, str] = {}
-    for match in indices:
+    for match in found:
         marker = match.node.marker
         if isinstance(marker, str) and marker in paths:
             raise ValueError(
@@ -182,7 +221,7 @@ def _state_value(match: Match, state: eqx.nn.State, donor: eqx.nn.State | None) 
                 return source.get(shallow_copy(index, marker=known_as))
             except KeyError:
                 pass
-    if isinstance(index.init, eqx.Module) and not jax.tree.leaves(index.init):
+    if is_taken(index):
         raise ValueError(
             f"The layer at {match.path!r} is new to this state, and its own initial state was taken "
             "from it by eqx.nn.make_with_state. Give the state it was taken to as donor=..."
@@ -226,11 +265,6 @@ def running_statistics(
     return np.asarray(mean / scale), np.asarray(variance / scale), count
 
 
-def is_taken(index: eqx.nn.StateIndex) -> bool:
-    """Whether `make_with_state` has taken the initial state out of the model."""
-    return isinstance(index.init, eqx.Module) and not jax.tree.leaves(index.init)
-
-
 def value_of(index: Any, state: eqx.nn.State | None) -> Any:
     """What a state holds, or the model if it was not separated from its state.
 
@@ -263,9 +297,9 @@ def with_state_values(
             eqx.nn.State([shallow_copy(index, init=value) for index, value in values])
         )
     new = {index.marker: value for index, value in values}
-    wanted = lambda node: isinstance(node, eqx.nn.StateIndex) and node.marker in new
     edits = {
         match.address: lambda index: shallow_copy(index, init=new[index.marker])
-        for match in search_all(model, wanted)
+        for match in indices(model)
+        if match.node.marker in new
     }
     return edited(model, edits), None
