@@ -35,15 +35,16 @@ class Fixture(NamedTuple):
     @property
     def stored(self) -> dict[str, np.ndarray]:
         """The tensors as they lie in the checkpoint."""
-        source = open_source(self.directory)
-        return {name: source[name] for name in source}
+        with open_source(self.directory) as source:
+            return {name: source[name] for name in source}
 
 
 @functools.cache
 def fixture(name: str) -> Fixture:
     """The fixture `family/configuration`."""
     directory = ZOO / name
-    recipe = recipe_for(Config.read(directory / "config.json"), open_source(directory))
+    with open_source(directory) as source:
+        recipe = recipe_for(Config.read(directory / "config.json"), source)
     io = load_file(directory / "io.safetensors")
     return Fixture(directory, gx.zoo.from_pretrained(directory), recipe, io)
 

@@ -214,7 +214,7 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(file, monkeypatch):
     def full_disk(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    for broken in ("graftax.files.saving.save_file", "os.replace", "os.fsync"):
+    for broken in ("graftax.files.writing._bytes_of", "os.replace", "os.fsync"):
         with monkeypatch.context() as patched:
             patched.setattr(broken, full_disk)
             with pytest.raises(OSError, match="No space left"):

@@ -2,27 +2,23 @@
 
 import json
 import os
-import stat
-import uuid
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
-import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from ..paths.path import join
 from ..surgery.selecting import select
 from ..surgery.state import indices, marker_of, new_state
+from .bounded import parse_json
 from .decode import Decoder, filled
-from .encode import STORABLE, Encoder
-from .errors import FormatError, UnsavableError
+from .encode import Encoder
+from .errors import FormatError
 from .names import Names
-from .tensors import METADATA, TensorFile
+from .tensors import TensorFile
+from .writing import write_tensors
 
 FORMAT = 1
 _HEADER = "graftax"
@@ -81,45 +77,6 @@ def _encoded_state(encoder: Encoder, model: Any, state: eqx.nn.State) -> list[li
     return [[marker, value] for marker, value in encoded.items()]
 
 
-def write_tensors(
-    file: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
-) -> None:
-    """Write a safetensors file, whole or not at all, as readable as any other file.
-
-    Raises `UnsavableError` for a name or dtype that the format lacks.
-    """
-    if METADATA in arrays:
-        raise UnsavableError(f"No tensor of a safetensors file can be called {METADATA!r}.")
-    for name, array in arrays.items():
-        if array.dtype.name not in STORABLE:
-            raise UnsavableError(f"{name!r} is {array.dtype}, which safetensors files do not hold.")
-    # Through a link to what it points at, as `open` does.
-    path = Path(file).resolve()
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no directory {str(path.parent)!r} to write to.")
-    whole = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        permissions = _permissions(path, temporary)
-        save_file(whole, temporary, metadata)
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.chmod(temporary, permissions)
-        os.replace(temporary, path)
-    except SafetensorError as error:
-        raise OSError(f"{str(path)!r} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _permissions(path: Path, temporary: Path) -> int:
-    """Those of the file that is replaced, else those that `open` gives to a new one."""
-    # safetensors gives its files to their owner alone.
-    with open(temporary, "xb") as new:
-        found = os.fstat(new.fileno())
-    return stat.S_IMODE((path.stat() if path.is_file() else found).st_mode)
-
-
 def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) -> Any:
     """Read a model that `save` wrote, architecture included: no pickle, no import, no code of the file's.
 
@@ -153,20 +110,20 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
 
     ```
     """
-    tensors = TensorFile(file)
-    header = _header(tensors)
-    decoder = Decoder(Names(types), tensors)
-    skeleton = _guarded(file, lambda: decoder.decode(header["model"]))
-    for warning in dict.fromkeys(decoder.warnings):
-        warnings.warn(warning, stacklevel=2)
-    if where is not None:
-        node = select(skeleton, where).one()
-        return _guarded(file, lambda: filled(node, tensors))
-    if "state" not in header:
-        return _guarded(file, lambda: filled(skeleton, tensors))
-    pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
-    model, values = _guarded(file, lambda: filled((skeleton, pairs), tensors))
-    return model, _guarded(file, lambda: new_state(values))
+    with TensorFile(file) as tensors:
+        header = _header(tensors)
+        decoder = Decoder(Names(types), tensors)
+        skeleton = _guarded(file, lambda: decoder.decode(header["model"]))
+        for warning in dict.fromkeys(decoder.warnings):
+            warnings.warn(warning, stacklevel=2)
+        if where is not None:
+            node = select(skeleton, where).one()
+            return _guarded(file, lambda: filled(node, tensors))
+        if "state" not in header:
+            return _guarded(file, lambda: filled(skeleton, tensors))
+        pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
+        model, values = _guarded(file, lambda: filled((skeleton, pairs), tensors))
+        return model, _guarded(file, lambda: new_state(values))
 
 
 def _header(tensors: TensorFile) -> dict[str, Any]:
@@ -176,7 +133,7 @@ def _header(tensors: TensorFile) -> dict[str, Any]:
             f"{name!r} holds tensors but no structure: it was not written by graftax.save. "
             "Build the model and give the file to graftax.load_weights."
         )
-    header = _guarded(tensors.path, lambda: json.loads(tensors.metadata[_HEADER]))
+    header = _guarded(tensors.path, lambda: parse_json(tensors.metadata[_HEADER], tensors.size))
     found = header.get("format") if isinstance(header, dict) else None
     if type(found) is not int or found < 1 or "model" not in header:
         raise FormatError(f"{name!r} has a header that cannot be read.")

@@ -1,6 +1,6 @@
 """Where weights come from: a file, shards, a directory in Hugging Face's layout, a mapping."""
 
-import json
+import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..paths.errors import listed
+from .bounded import parse_json
 from .errors import FormatError
 from .tensors import TensorFile, need_file
 
@@ -48,10 +49,21 @@ class Source(Mapping):
         return len(self._holders)
 
 
-def open_source(source: str | os.PathLike | Mapping[str, Any]) -> Source:
-    """A source by its mapping or its place. Raises `FileNotFoundError` or `FormatError`."""
+@contextlib.contextmanager
+def open_source(source: str | os.PathLike | Mapping[str, Any]) -> Iterator[Source]:
+    """A source by its mapping or its place, open inside `with`.
+
+    All its files are opened at once, and none is opened a second time: what is saved meanwhile is not
+    seen. A source that is open already stays so. Raises `FileNotFoundError`, `FormatError` or `OSError`.
+    """
     if isinstance(source, Source):
-        return source
+        yield source
+        return
+    with contextlib.ExitStack() as files:
+        yield _opened(source, files)
+
+
+def _opened(source: str | os.PathLike | Mapping[str, Any], files: contextlib.ExitStack) -> Source:
     if isinstance(source, Mapping):
         for name, value in source.items():
             if not isinstance(name, str) or not hasattr(value, "shape"):
@@ -64,8 +76,8 @@ def open_source(source: str | os.PathLike | Mapping[str, Any]) -> Source:
         path = _weights_in(path)
     need_file(path)
     if path.name.endswith(".index.json"):
-        return Source(_shards(path))
-    tensors = _file(path)
+        return Source(_shards(path, files))
+    tensors = _file(path, files)
     is_own = isinstance(tensors, TensorFile) and "graftax" in tensors.metadata
     return Source(dict.fromkeys(tensors, tensors), is_own)
 
@@ -81,40 +93,61 @@ def _weights_in(directory: Path) -> Path:
     )
 
 
-def _shards(index: Path) -> Mapping[str, Mapping[str, Any]]:
+def _shards(index: Path, files: contextlib.ExitStack) -> Mapping[str, Mapping[str, Any]]:
     """From the name of each tensor to the shard that holds it."""
+    weight_map = _weight_map(index)
+    shards = {
+        shard: _file(_beside(index, shard), files) for shard in dict.fromkeys(weight_map.values())
+    }
+    for name, shard in weight_map.items():
+        if name not in shards[shard]:
+            raise FormatError(
+                f"{str(index)!r} says that {shard!r} holds {name!r}; it does not. They are of "
+                "different versions: fetch both again."
+            )
+    unlisted = {name: tensors for tensors in shards.values() for name in tensors}
+    return unlisted | {name: shards[shard] for name, shard in weight_map.items()}
+
+
+def _weight_map(index: Path) -> Mapping[str, str]:
+    """What an index says, with the names of shards that may be opened."""
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(weight_map.values()))
+        content = index.read_bytes()
+        weight_map = parse_json(content.decode(), len(content))["weight_map"]
+        shards = set(weight_map.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise FormatError(
             f"{str(index)!r} is no index of shards: {error!r}. Fetch it again."
         ) from error
     for shard in shards:
         # A name from a file is not allowed to lead out of its directory.
-        if not isinstance(shard, str) or Path(shard).name != shard:
+        if not isinstance(shard, str) or not _is_name(shard):
             raise FormatError(
                 f"{str(index)!r} names {shard!r}, which is no file beside it. Put the shards and "
                 "their index into one directory, and only names into the index."
             )
-        if not (index.parent / shard).is_file():
-            raise FileNotFoundError(
-                f"{str(index)!r} names the shard {shard!r}, which is missing in "
-                f"{str(index.parent)!r}. Fetch it again, or check the download."
-            )
-    files = {shard: _file(index.parent / shard) for shard in shards}
-    for name, shard in weight_map.items():
-        if name not in files[shard]:
-            raise FormatError(
-                f"{str(index)!r} says that {shard!r} holds {name!r}; it does not. They are of "
-                "different versions: fetch both again."
-            )
-    unlisted = {name: tensors for tensors in files.values() for name in tensors}
-    return unlisted | {name: files[shard] for name, shard in weight_map.items()}
+    return weight_map
 
 
-def _file(path: Path) -> Mapping[str, Any]:
-    return _torch_file(path) if path.suffix in (".bin", ".pt", ".pth") else TensorFile(path)
+def _is_name(text: str) -> bool:
+    """Whether a file in a directory can be called this."""
+    fits = len(text.encode(errors="surrogatepass")) <= 255
+    return fits and text == Path(text).name != ".." and not set(text) & {"\\", "\0"}
+
+
+def _beside(index: Path, shard: str) -> Path:
+    path = index.parent / shard
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(index)!r} names the shard {shard!r}, which is missing in {str(index.parent)!r}. Fetch "
+            "it again, or check the download."
+        )
+    return path
+
+
+def _file(path: Path, files: contextlib.ExitStack) -> Mapping[str, Any]:
+    is_torch = path.suffix in (".bin", ".pt", ".pth")
+    return _torch_file(path) if is_torch else files.enter_context(TensorFile(path))
 
 
 def _torch_file(path: Path) -> Mapping[str, Any]:

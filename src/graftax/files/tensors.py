@@ -1,21 +1,24 @@
-"""The tensors of one safetensors file, read one by one.
+"""The tensors of one safetensors file, read one by one through one open handle.
 
-The `safetensors` package checks the file; the bytes are read here, because its NumPy half knows no
-float8 and because only what is asked for is to be read.
+A file that is saved anew is replaced, not changed: whoever has it open still sees the old one, whole. So
+the header and all tensors are read through the handle that was opened first, and nothing opens the file
+a second time. The `safetensors` package cannot read through a handle, and its NumPy half knows no float8;
+the checks here are those that it makes.
 """
 
-import json
 import math
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ..paths.errors import did_you_mean
+from .bounded import parse_json
 from .errors import FormatError
 
 DTYPES = {
@@ -41,9 +44,18 @@ DTYPES = {
 }
 """From the name of a dtype in a file to JAX's."""
 
+# The format has these too, several numbers in a byte; no array of JAX's lies so.
+_PACKED_BITS = {"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+_BITS = _PACKED_BITS | {name: 8 * jnp.dtype(dtype).itemsize for name, dtype in DTYPES.items()}
+
 METADATA = "__metadata__"
 """The one name that no tensor can have."""
 
+LONGEST_HEADER = 100_000_000
+"""In bytes: a longer one no reader of safetensors accepts."""
+
+# What NumPy can hold.
+_MOST_AXES, _MOST_BYTES = 64, 2**63 - 1
 
 # XLA takes over memory that begins at such an address, where it would copy any other.
 _ALIGNMENT = 64
@@ -61,6 +73,10 @@ def need_file(path: Path) -> None:
     """Raise `FileNotFoundError`, which names what is there instead, if there is no such file."""
     if path.is_dir():
         raise FileNotFoundError(f"{str(path)!r} is a directory; a file in it was expected.")
+    if path.exists() and not path.is_file():
+        raise FileNotFoundError(
+            f"{str(path)!r} is a device or a pipe; a file was expected, of which any part can be read."
+        )
     if not path.is_file():
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
         hint = did_you_mean(path.name, [other.name for other in beside])
@@ -70,40 +86,73 @@ def need_file(path: Path) -> None:
 
 
 class _Entry(NamedTuple):
-    """What the header says of one tensor. That it is true, `safetensors` has checked."""
+    """What the header says of one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
+    end: int
 
     @classmethod
     def read(cls, entry: Any) -> "_Entry":
-        return cls(entry["dtype"], tuple(entry["shape"]), entry["data_offsets"][0])
+        """Raises `ValueError`, `TypeError` or `KeyError` if this is none."""
+        shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
+        if len(shape) > _MOST_AXES:
+            raise ValueError(f"a tensor of {len(shape)} axes")
+        if not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+            raise ValueError(f"a tensor of shape {shape} from byte {begin!r} to {end!r}")
+        bits = _BITS[entry["dtype"]]
+        # The axes of length 0 left out: what they say of the others must be possible too.
+        if bits * math.prod(filter(None, shape)) // 8 > _MOST_BYTES:
+            raise ValueError(f"a tensor of shape {shape}")
+        if bits * math.prod(shape) != 8 * (end - begin):
+            raise ValueError(f"{end - begin} bytes for a tensor of shape {shape}")
+        return cls(entry["dtype"], shape, begin, end)
 
 
 class TensorFile(Mapping):
     """A safetensors file as a mapping from name to array. `bytes_read` counts what was read of it.
 
-    Raises `FormatError` for a file that is damaged, `FileNotFoundError` for one that is not there.
+    It holds the file open until it is closed; `with TensorFile(path) as tensors` closes it.
+
+    Raises `FormatError` for a file that is damaged, `FileNotFoundError` for one that is not there, and
+    `OSError` for one that cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self.bytes_read = 0
         need_file(self.path)
+        # Unbuffered: straight into the array, and not a byte more than is asked for.
+        self._file: BinaryIO = open(self.path, "rb", buffering=0, opener=_at_once)  # noqa: SIM115
         try:
-            with safe_open(self.path, framework="np"):
-                pass
-            with open(self.path, "rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header: dict[str, Any] = json.loads(file.read(length))
-            self.metadata: dict[str, str] = header.pop(METADATA, None) or {}
-            self._entries = {name: _Entry.read(entry) for name, entry in header.items()}
-        except (SafetensorError, ValueError, TypeError, RecursionError, OSError) as error:
+            self._read_header()
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            self.close()
+            reason = f"{error!r}" if isinstance(error, KeyError) else str(error)
             raise FormatError(
-                f"{str(self.path)!r} is no whole safetensors file: {error}. Fetch or save it again."
+                f"{str(self.path)!r} is no whole safetensors file: {reason}. Fetch or save it again."
             ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_header(self) -> None:
+        found = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("it is a device or a pipe")
+        self.size = found.st_size
+        """In bytes."""
+        length = int.from_bytes(self._file.read(8), "little")
+        if not 2 <= length <= min(LONGEST_HEADER, self.size - 8):
+            raise ValueError(f"a header of {length:,} bytes in a file of {self.size:,}")
+        header = parse_json(str(_filled(self._file, bytearray(length)), "utf-8"), self.size)
+        if not isinstance(header, dict):
+            raise TypeError("its header is no JSON object")
+        self.metadata = _metadata(header.pop(METADATA, None))
+        self._entries = {name: _Entry.read(entry) for name, entry in header.items()}
         self._start = 8 + length
+        _check_places(self._entries.values(), self.size - self._start)
 
     def dtype(self, name: str) -> np.dtype:
         """The dtype of a tensor, without reading it."""
@@ -120,24 +169,71 @@ class TensorFile(Mapping):
 
     def __getitem__(self, name: str) -> np.ndarray:
         array = empty(self.shape(name), self.dtype(name))
-        rest = array.reshape(-1).view(np.uint8).data
-        # Unbuffered: straight into the array, and not a byte more than is asked for.
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(self._start + self._entries[name].begin)
-            while rest:
-                count = file.readinto(rest)
-                if not count:
-                    raise FormatError(f"{str(self.path)!r} ends inside {name!r}: it was cut short.")
-                self.bytes_read += count
-                rest = rest[count:]
+        self._file.seek(self._start + self._entries[name].begin)
+        try:
+            _filled(self._file, array.reshape(-1).view(np.uint8).data)
+        except EOFError:
+            raise FormatError(
+                f"{str(self.path)!r} ends inside {name!r}: it was cut short while it was read."
+            ) from None
+        self.bytes_read += array.nbytes
         return array
+
+    def close(self) -> None:
+        """Let the file go. Nothing can be read after that."""
+        self._file.close()
+
+    def __enter__(self) -> "TensorFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     # What `Mapping` would do is read the tensor.
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+
+def _at_once(path: str, flags: int) -> int:
+    # Whatever took the place of the file since it was looked at: a pipe is not waited for.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _filled(file: Any, memory: Any) -> Any:
+    """The memory, filled with the next bytes of the file. Raises `EOFError` if there are too few."""
+    rest = memoryview(memory)
+    while rest:
+        count = file.readinto(rest)
+        if not count:
+            raise EOFError("the file ends too early")
+        rest = rest[count:]
+    return memory
+
+
+def _metadata(found: Any) -> dict[str, str]:
+    metadata = {} if found is None else found
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise TypeError(f"its {METADATA} does not map names to texts")
+    return metadata
+
+
+def _check_places(entries: Any, size: int) -> None:
+    """Raise `ValueError` unless the tensors lie end to end, and fill the file to its end."""
+    place = 0
+    for begin, end in sorted((entry.begin, entry.end) for entry in entries):
+        if begin != place:
+            raise ValueError(f"tensors that overlap, or a gap between them, at byte {place:,}")
+        place = end
+    if place != size:
+        raise ValueError(f"{place:,} bytes of tensors where there are {size:,}")

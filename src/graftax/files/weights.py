@@ -13,7 +13,6 @@ from ..surgery.state import StateValues, running_statistics, with_state_values
 from .layouts import join_parts, transposed
 from .rename import Layout, Rename, any_template
 from .report import Report, WeightsError
-from .saving import write_tensors
 from .slots import (
     Address,
     Slot,
@@ -24,6 +23,7 @@ from .slots import (
     weight_slots,
 )
 from .source import Source, open_source
+from .writing import write_tensors
 
 
 def load_weights(
@@ -80,18 +80,19 @@ def load_weights(
 
     ```
     """
-    opened, names = open_source(source), Rename(rename or {})
-    slots = weight_slots(model, names, opened.own_layout)
-    statistics = list(state_statistics(model, names, state, opened.own_layout))
-    tied = tied_addresses(model)
-    _check_distinct(
-        [slot for slot in slots if slot.address not in tied]
-        + [slot for each in statistics for slot in each.slots]
-    )
-    loading = _Loading(opened)
-    edits = loading.values(slots, tied)
-    state_values = loading.state_values(statistics)
-    report = loading.report(any_template([ignore] if isinstance(ignore, str) else ignore))
+    names = Rename(rename or {})
+    with open_source(source) as opened:
+        slots = weight_slots(model, names, opened.own_layout)
+        statistics = list(state_statistics(model, names, state, opened.own_layout))
+        tied = tied_addresses(model)
+        _check_distinct(
+            [slot for slot in slots if slot.address not in tied]
+            + [slot for each in statistics for slot in each.slots]
+        )
+        loading = _Loading(opened)
+        edits = loading.values(slots, tied)
+        state_values = loading.state_values(statistics)
+        report = loading.report(any_template([ignore] if isinstance(ignore, str) else ignore))
     if strict and report:
         raise WeightsError("The checkpoint does not fit the model.", report)
     new = edited(model, {address: (lambda _, v=value: v) for address, value in edits.items()})

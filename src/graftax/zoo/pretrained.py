@@ -65,15 +65,15 @@ def from_pretrained(source: str | os.PathLike, *, ignore_config: Iterable[str] =
     """
     directory = _directory(source)
     config = Config.read(directory / "config.json")
-    weights = open_source(directory)
-    recipe = recipe_for(config, weights)
-    config.check_all_used(ignore_config)
-    try:
-        # Shapes alone: the random parameters would be thrown away.
-        skeleton = eqx.filter_eval_shape(recipe.build, jax.random.key(0))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{config.name!r} describes no model: {error}") from error
-    model = load_weights(skeleton, weights, recipe.rename, ignore=recipe.ignore)
+    with open_source(directory) as weights:
+        recipe = recipe_for(config, weights)
+        config.check_all_used(ignore_config)
+        try:
+            # Shapes alone: the random parameters would be thrown away.
+            skeleton = eqx.filter_eval_shape(recipe.build, jax.random.key(0))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{config.name!r} describes no model: {error}") from error
+        model = load_weights(skeleton, weights, recipe.rename, ignore=recipe.ignore)
     model = eqx.nn.inference_mode(model)
     return eqx.nn.make_with_state(lambda: model)() if has_state(model) else model
 
