@@ -25,11 +25,12 @@ class Report:
         expected = _Nearest(self.unexpected)
         looked_for = _Nearest(tuple(self.missing.values()))
         missing = [
-            f"{path} (looked for {name!r}{expected.hint('; nearest: {!r}', name)})"
-            for path, name in self.missing.items()
+            f"{path} (looked for {name!r}{expected.hint('; nearest: {!r}', name, i)})"
+            for i, (path, name) in enumerate(self.missing.items())
         ]
         unexpected = [
-            f"{name}{looked_for.hint(' (nearest: {!r})', name)}" for name in self.unexpected
+            f"{name}{looked_for.hint(' (nearest: {!r})', name, i)}"
+            for i, name in enumerate(self.unexpected)
         ]
         misfits = [f"{path}: {why}" for path, why in self.misfits.items()]
         return "\n".join(
@@ -43,6 +44,10 @@ class Report:
 
 # How many names are looked at more closely. In a large model, nearly all names are alike.
 _POOL, _FINALISTS = 200, 12
+# How many names get a hint. Of more, the first tell the cause, and each takes a millisecond.
+_HINTED = 300
+# No name that was written by hand is longer, and to compare longer ones takes time.
+_LONGEST = 200
 
 
 class _Nearest:
@@ -59,8 +64,10 @@ class _Nearest:
             for part in parts:
                 self._having.setdefault(part, []).append(i)
 
-    def hint(self, form: str, name: str) -> str:
-        """The text that names the nearest one, empty if none is near."""
+    def hint(self, form: str, name: str, number: int) -> str:
+        """The text that names the nearest one, for the name of this number; empty if none is near."""
+        if number >= _HINTED or len(name) > _LONGEST:
+            return ""
         parts = set(name.split("."))
         pool: set[int] = set()
         # What few names have says most about them.
@@ -68,7 +75,8 @@ class _Nearest:
             if len(pool) < _POOL:
                 pool.update(having[: _POOL - len(pool)])
         ranked = sorted(pool or range(len(self._names))[:_POOL], key=lambda i: self._rank(i, parts))
-        found = nearest(name, [self._names[i] for i in ranked[: _FINALISTS if pool else _POOL]])
+        finalists = [self._names[i] for i in ranked[: _FINALISTS if pool else _POOL]]
+        found = nearest(name, [each for each in finalists if len(each) <= _LONGEST])
         return form.format(found[0]) if found else ""
 
     def _rank(self, i: int, parts: set[str]) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from ..paths.edit import edited
 from ..paths.search import search_all
 from ..surgery.state import StateValues, running_statistics, with_state_values
+from .exportable import check_exportable
 from .layouts import join_parts, transposed
 from .rename import Layout, Rename, any_template
 from .report import Report, WeightsError
@@ -204,7 +205,9 @@ def export_weights(
 
     - `ValueError`: two arrays have one name, parts of a fused tensor are missing, or running
         statistics are in a state that was not given.
-    - `UnsavableError`: an array is of a dtype that safetensors files do not hold.
+    - `UnsavableError`: a layer computes with another weight than it holds (`LoRA`, unless merged by
+        `graftax.merge_lora`; `QuantizedLinear`; `eqx.nn.WeightNorm`; `eqx.nn.SpectralNorm`; a wrapper
+        with arrays of its own), or an array is of a dtype that safetensors files do not hold.
     - `OSError`: the file cannot be written.
     - `PatternError`: a malformed rule.
 
@@ -221,6 +224,7 @@ def export_weights(
 
     ```
     """
+    check_exportable(model)
     names, tied = Rename(rename or {}), tied_addresses(model)
     slots = [s for s in weight_slots(model, names, own_layout=False) if s.address not in tied]
     statistics = state_statistics(model, names, state, own_layout=False)
