@@ -246,3 +246,27 @@ def test_any_text_is_a_pattern_or_an_error_that_points_into_it(text):
         walked = [path for path, _ in gx.walk(tree)]
         paths = gx.select(tree, text).paths
         assert [path for path in walked if path in paths] == list(paths)
+
+
+ODD = [
+    r"['\d']",
+    r"['\777']",
+    r"[b'\u']",
+    "['\ud800']",
+    "\ud800",
+    "[1or 2]",
+    "[1\0]",
+    r"['\N{no}']",
+]
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_what_python_would_warn_of_or_cannot_print_is_an_error_that_can_be_printed(text):
+    with pytest.raises(gx.PatternError) as caught:
+        parse(text)
+    assert str(caught.value).encode()
+
+
+def test_escapes_that_python_knows_are_read():
+    for key in ("\n", "\x00", "é", "'", "\\", "\\d", "a\\\\b", "\ud800", "\N{BULLET}"):
+        assert gx.select({key: 1.0}, f"[{key!a}]").nodes == (1.0,)

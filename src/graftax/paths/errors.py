@@ -11,15 +11,16 @@ class PatternError(ValueError):
     """
 
     def __init__(self, reason: str, pattern: str, position: int):
-        self.reason, self.pattern, self.position = reason, pattern, position
         # A tab or a line break would move the caret away from its character.
-        shown = "".join(
-            char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in pattern
-        )
-        super().__init__(f"{reason}\n    {shown}\n    {' ' * position}^")
+        self.reason, self.pattern, self.position = _printable(reason), pattern, position
+        super().__init__(f"{self.reason}\n    {_printable(pattern)}\n    {' ' * position}^")
 
     def __reduce__(self):
         return (type(self), (self.reason, self.pattern, self.position))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 class LabelError(KeyError):

@@ -18,8 +18,9 @@ class Matcher:
         self.pattern = pattern
         self._steps = pattern.steps
         self._final = 1 << len(pattern.steps)
-        # Where the steps stand that ask something of a child, as `**` does not.
-        self._asking = sum(1 << i for i, step in enumerate(self._steps) if step is not DEEP)
+        # Where `**` stands, and where the steps stand that ask something of a child.
+        self._deep = sum(1 << i for i, step in enumerate(self._steps) if step is DEEP)
+        self._asking = (self._final - 1) ^ self._deep
         self._memo: dict[tuple, Reached] = {}
         self.start = self._closed(1)
 
@@ -61,17 +62,17 @@ class Matcher:
 
     def _closed(self, state: int) -> int:
         """`**` may match nothing: whoever stands before it also stands behind it."""
-        for i, step in enumerate(self._steps):
-            if isinstance(step, Deep) and state & (1 << i):
-                state |= 1 << (i + 1)
+        while (behind := (state & self._deep) << 1) & ~state:
+            state |= behind
         return state
 
     def _step(self, state: int, level: Level, i: int) -> int:
-        after = 0
-        for j, step in enumerate(self._steps):
-            if state & (1 << j):
-                if isinstance(step, Deep):
-                    after |= 1 << j
-                elif step.matches(level, i):
-                    after |= 1 << (j + 1)
+        after = state & self._deep
+        asking = state & self._asking
+        while asking:
+            bit = asking & -asking
+            asking ^= bit
+            step = self._steps[bit.bit_length() - 1]
+            if not isinstance(step, Deep) and step.matches(level, i):
+                after |= bit << 1
         return self._closed(after)

@@ -3,14 +3,16 @@
 pattern   := "" | ["."] component { "." component | index }
 component := "**" | glob | index
 glob      := { letter | digit | "_" | "-" | "*" | "?" | "{" glob { "," glob } "}" }
-index     := "[" ( integer | slice | literal ) "]"
+index     := "[" ( integer | slice | literal | "<" text ">" ) "]"
 
-A component of digits is an index: `encoder.3` is `encoder[3]`.
+A component of digits is an index: `encoder.3` is `encoder[3]`. Between angles stands the repr of a key
+that is no literal of Python; a backslash in it takes the next character as it is.
 """
 
 import ast
 import functools
 import re
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from .errors import PatternError
@@ -27,10 +29,13 @@ class Pattern(NamedTuple):
 
 
 _REGEX_SIGNS = set("()^$|+\\")
-_NUMBER = "(?:0|[1-9][0-9]{0,17})"  # int() refuses thousands of digits
+_NUMBER = "(?:0|[1-9][0-9]{0,599})"  # int() refuses thousands of digits
 _POSITION = re.compile(_NUMBER)
 _NEGATIVE = re.compile("-[0-9]+")
-_BOUND = rf"\s*([+-]?{_NUMBER})?\s*"
+_BOUND = rf"\s*+([+-]?{_NUMBER})?\s*+"
+# A backslash before any other character makes Python warn.
+_BAD_ESCAPE = re.compile(r"(?:[^\\]|^)(?:\\\\)*(\\(?:[^\n\\'\"abfnrtvxNuU0-7]|[4-7][0-7]{2}))")
+_ANGLES = re.compile(r"<(?:[^\\\]]|\\.)*+(?<=>)(?=\])", re.DOTALL)
 _SLICE = re.compile(rf"{_BOUND}:{_BOUND}(?::{_BOUND})?")
 
 
@@ -61,6 +66,8 @@ class _Parser:
         if steps[-1] is DEEP and (dotted or len(steps) > 1):
             steps.append(Glob.parse("*"))
         pinned = dotted or len(steps) > 1 or steps[0] is DEEP
+        # `a.**.**.b` is `a.**.b`.
+        steps = [s for i, s in enumerate(steps) if s is not DEEP or steps[i - 1 : i] != [DEEP]]
         return Pattern(self.text, tuple(steps) if pinned else (DEEP, *steps), pinned)
 
     def steps(self) -> list[Step]:
@@ -94,38 +101,30 @@ class _Parser:
                 "'**' is a component of its own, between dots", start + part.index("**")
             )
         if _NEGATIVE.fullmatch(part):
-            raise self.error(f"A negative position stands in brackets: [{part}]", start)
+            raise self.error(f"A negative position stands in brackets: [{_shortened(part)}]", start)
         return Position(int(part)) if _POSITION.fullmatch(part) else Glob.parse(part)
 
     def glob(self) -> None:
+        opened: list[int] = []
         while char := self.peek():
             if char == "{":
-                self.braces()
-            elif char in "*?" or _in_label(char):
-                self.at += 1
-            else:
-                return
-
-    def braces(self) -> None:
-        start = self.at
-        self.at += 1
-        while True:
-            before = self.at
-            self.glob()
-            char = self.peek()
-            if char == "":
-                raise self.error("This '{' is never closed", start)
-            if char in ".[":
+                opened.append(self.at)
+            elif opened and char in ",}":
+                if self.text[self.at - 1 : self.at + 1] == "{}":
+                    raise self.error("These braces hold no alternative", opened[-1])
+                if char == "}":
+                    opened.pop()
+            elif opened and char in ".[":
                 raise self.error(
                     f"{char!r} cannot stand in braces: they hold parts of one component"
                 )
-            if char not in ",}":
-                raise self.error(self.unexpected())
-            if char == "}" and before == self.at and self.text[before - 1] == "{":
-                raise self.error("These braces hold no alternative", start)
+            elif not (char in "*?" or _in_label(char)):
+                break
             self.at += 1
-            if char == "}":
-                return
+        if opened and char:
+            raise self.error(self.unexpected())
+        if opened:
+            raise self.error("This '{' is never closed", opened[-1])
 
     def index(self) -> Step:
         start = self.at
@@ -140,18 +139,28 @@ class _Parser:
             if bounds[2] == 0:
                 raise self.error("The step of a slice cannot be 0", start + 1 + found.start(3))
             return Position(slice(*bounds))
+        if body.startswith("<"):
+            return Key(f"[{body}]", None)
+        key = self.literal(body, start + 1)
+        return Position(key) if type(key) is int else Key.parse(key)
+
+    def literal(self, body: str, start: int) -> Hashable:
+        if escape := _BAD_ESCAPE.search(body):
+            raise self.error(f"{escape[1]} is no escape of Python's", start + escape.start(1))
         try:
             key = ast.literal_eval(body)
             hash(key)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
             raise self.error(
-                f"[{body}] is no position, slice or key. A label stands after a dot, "
+                f"[{_shortened(body)}] is no position, slice or key. A label stands after a dot, "
                 "or in quotes between brackets",
-                start + 1,
+                start,
             ) from error
-        return Position(key) if type(key) is int else Key(key)
+        return key
 
     def bracket_body(self, start: int) -> tuple[str, int]:
+        if self.text[start : start + 1] == "<":
+            return self.angles(start)
         quote, quoted = "", 0
         at = start
         while at < len(self.text):
@@ -169,6 +178,12 @@ class _Parser:
             raise self.error("This quote is never closed", quoted)
         raise self.error("This '[' is never closed", start - 1)
 
+    def angles(self, start: int) -> tuple[str, int]:
+        found = _ANGLES.match(self.text, start)
+        if found is None:
+            raise self.error("This '[<' is never closed by '>]'", start - 1)
+        return found[0], found.end()
+
     def unexpected(self) -> str:
         char = self.peek()
         if char in _REGEX_SIGNS:
@@ -183,6 +198,10 @@ class _Parser:
         if char == "/":
             return "Components are separated by dots"
         return f"{char!r} cannot stand in a label. Other keys are written in brackets: ['my key']"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def _in_label(char: str) -> bool:

@@ -1,17 +1,62 @@
 """Paths as text, and the walk that yields them."""
 
+import math
 import numbers
 from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, TypeGuard
 
 from .tree import INNER, kind_of
 
+# Python refuses to write out larger ones in decimals, and to read them, where it is told to.
+_DECIMAL_BITS = 2000
+
 
 def spelled(key: Hashable) -> str:
     """The text of a key, which a glob is held against. What no glob can spell stands in brackets."""
     if isinstance(key, str):
         return str.__str__(key)  # of a member of a str enumeration, the str
-    return str(int(key)) if _is_integer(key) else f"[{key!r}]"
+    if is_integer(key) and int(key).bit_length() <= _DECIMAL_BITS:
+        return str(int(key))
+    return bracketed(key)
+
+
+def bracketed(key: Hashable) -> str:
+    """A key in brackets, as it can stand in any path and pattern: `['my key']`, `[-1]`, `[None]`.
+
+    A key that is no literal of Python stands as its repr between angles, `[<date(2000, 1, 1)>]`, with
+    a backslash before what would end it. Keys with one repr have one path.
+    """
+    literal = _literal(key)
+    return f"[{_in_angles(repr(key)) if literal is None else literal}]"
+
+
+def _literal(key: Any, depth: int = 0) -> str | None:
+    """What `ast.literal_eval` reads as this key; None if there is no such text."""
+    match key:
+        case bool() | None:
+            return repr(key)
+        case str() | bytes():
+            return (str if isinstance(key, str) else bytes).__repr__(key)
+        case float():
+            return float.__repr__(key) if math.isfinite(key) else None
+        case numbers.Integral():
+            number = int(key)
+            return str(number) if number.bit_length() <= _DECIMAL_BITS else hex(number)
+    # Python reads about a hundred brackets in brackets, and no more.
+    if type(key) is not tuple or depth == 50:
+        return None
+    items = [_literal(item, depth + 1) for item in key]
+    if None in items:
+        return None
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(map(str, items))})"
+
+
+def _in_angles(text: str) -> str:
+    escaped = "".join(
+        f"\\{char}" if char in "\\]" else char if char.isprintable() else ascii(char)[1:-1]
+        for char in text
+    )
+    return f"<{escaped}>"
 
 
 def join(path: str, key: Hashable) -> str:
@@ -19,12 +64,11 @@ def join(path: str, key: Hashable) -> str:
     text = spelled(key)
     if text.isidentifier() or (text.isdecimal() and not isinstance(key, str)):
         return f"{path}.{text}" if path else text
-    if isinstance(key, str):
-        return f"{path}[{text!r}]"
-    return f"{path}[{text}]" if _is_integer(key) else path + text
+    return path + bracketed(key)
 
 
-def _is_integer(key: Any) -> TypeGuard[numbers.Integral]:
+def is_integer(key: Any) -> TypeGuard[numbers.Integral]:
+    """Whether a key is a number that may be a position: no bool is."""
     return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 
 

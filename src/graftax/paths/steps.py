@@ -1,11 +1,11 @@
 """The steps of a pattern: what one component asks of one child."""
 
 import functools
-import re
 from collections.abc import Hashable
 from typing import NamedTuple
 
-from .path import spelled
+from .globs import Automaton
+from .path import bracketed, is_integer, spelled
 from .tree import Level
 
 
@@ -18,43 +18,40 @@ class Deep:
 
 DEEP = Deep()
 
-_SIGNS = {"*": ".*", "?": ".", "{": "(?:", ",": "|", "}": ")"}
-_WITHOUT_WILDCARDS = _SIGNS | {"*": "(?!)", "?": "(?!)"}
-
-
-def _expression(text: str, signs: dict[str, str]) -> re.Pattern[str]:
-    return re.compile("".join(signs.get(char) or re.escape(char) for char in text), re.DOTALL)
-
 
 class Glob(NamedTuple):
     """A label, with or without `*`, `?` and `{a,b}`. Wildcards stand for the text of a key."""
 
     text: str
-    expression: re.Pattern[str]
-    literal: bool
-    """Whether it spells out one label."""
-    places: re.Pattern[str] | None
+    labels: Automaton | None
+    """What it is held against texts with; None if it spells out one label."""
+    places: Automaton | None
     """Which positions it also means, if any: the digits in braces, as in `{0,2}`."""
 
     @classmethod
     def parse(cls, text: str) -> "Glob":
-        literal = not any(char in "*?{" for char in text)
+        if not any(char in "*?{" for char in text):
+            return cls(text, None, None)
         has_places = "{" in text and any(char.isdecimal() for char in text)
-        places = _expression(text, _WITHOUT_WILDCARDS) if has_places else None
-        return cls(text, _expression(text, _SIGNS), literal, places)
+        places = Automaton(text, wildcards=False) if has_places else None
+        return cls(text, Automaton(text), places)
+
+    @property
+    def literal(self) -> bool:
+        """Whether it spells out one label."""
+        return self.labels is None
 
     def matches(self, level: Level, i: int) -> bool:
-        if self.expression.fullmatch(spelled(level.keys[i])):
+        text = spelled(level.keys[i])
+        if self.labels is None:
+            return text == self.text
+        if self.labels.matches(text):
             return True
-        return (
-            self.places is not None
-            and i < level.positions
-            and self.places.fullmatch(str(i)) is not None
-        )
+        return self.places is not None and i < level.positions and self.places.matches(str(i))
 
     def candidates(self, level: Level) -> list[int]:
         """The children it matches, looked up rather than searched for where it is a plain label."""
-        return _lookup(self.text, level) if self.literal else _scan(self, level)
+        return _lookup(self, self.text, level) if self.literal else _scan(self, level)
 
 
 class Position(NamedTuple):
@@ -65,7 +62,17 @@ class Position(NamedTuple):
     def matches(self, level: Level, i: int) -> bool:
         if i < level.positions:
             return i in _positions(self.place, level.positions)
-        return isinstance(self.place, int) and spelled(level.keys[i]) == str(self.place)
+        key = level.keys[i]
+        if isinstance(self.place, slice):
+            return False
+        if is_integer(key):
+            return int(key) == self.place
+        # Digits as a string are meant where no number of that value stands beside them.
+        return (
+            isinstance(key, str)
+            and str.__str__(key) == spelled(self.place)
+            and not any(is_integer(other) and int(other) == self.place for other in level.keys)
+        )
 
     def candidates(self, level: Level) -> list[int]:
         if level.positions == 0:
@@ -74,16 +81,24 @@ class Position(NamedTuple):
 
 
 class Key(NamedTuple):
-    """`["my key"]`: exactly this key or label."""
+    """`["my key"]`: exactly this key or label, by what it looks like between brackets."""
 
-    key: Hashable
+    text: str
+    label: str | None
+    """The key itself, if it is a string."""
+
+    @classmethod
+    def parse(cls, key: Hashable) -> "Key":
+        return cls(bracketed(key), spelled(key) if isinstance(key, str) else None)
 
     def matches(self, level: Level, i: int) -> bool:
         key = level.keys[i]
-        return isinstance(key, type(self.key)) and key == self.key
+        if isinstance(key, str):
+            return str.__str__(key) == self.label
+        return self.label is None and bracketed(key) == self.text
 
     def candidates(self, level: Level) -> list[int]:
-        return _scan(self, level)
+        return _scan(self, level) if self.label is None else _lookup(self, self.label, level)
 
 
 OneStep = Glob | Position | Key
@@ -107,10 +122,13 @@ def _scan(step: OneStep, level: Level) -> list[int]:
     return [i for i in range(len(level.keys)) if step.matches(level, i)]
 
 
-def _lookup(label: str, level: Level) -> list[int]:
+def _lookup(step: OneStep, label: str, level: Level) -> list[int]:
     keys = level.keys
     if isinstance(keys, range):
         return []
+    # The keys of a dict may be strings of a class of their own, with an equality of its own.
+    if isinstance(keys, list) and not set(map(type, keys)) <= {str}:
+        return _scan(step, level)
     try:
         return [keys.index(label)]
     except ValueError:

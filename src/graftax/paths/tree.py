@@ -151,27 +151,31 @@ def _dict_rearrange(node: Any, items: list[tuple[Hashable, Any]]) -> Any:
 DICT = Kind(_dict_level, _dict_replace, _dict_rearrange)
 
 
-def _is_child_of(node: Any) -> Callable[[Any], bool]:
-    return lambda other: other is not node
-
-
-def _key_of(entry: Any) -> Hashable:
+def _key_of(entry: Any) -> Any:
     for attribute in ("name", "key", "idx"):
         if hasattr(entry, attribute):
             return getattr(entry, attribute)
     return str(entry)
 
 
+def _distinct(keys: list[Any]) -> Sequence[Hashable]:
+    """The keys, or numbers where a class gives two children one key, or one that no dict can hold."""
+    try:
+        return keys if len(set(keys)) == len(keys) else range(len(keys))
+    except TypeError:
+        return range(len(keys))
+
+
 def _registered_level(node: Any) -> Level:
-    pairs, _ = jtu.tree_flatten_with_path(node, is_leaf=_is_child_of(node))
+    pairs, _ = jtu.tree_flatten_with_path(node, is_leaf=lambda other: other is not node)
     entries = [path[0] for path, _ in pairs]
     is_sequence = all(isinstance(entry, jtu.SequenceKey) for entry in entries)
     children = [child for _, child in pairs]
-    return Level([_key_of(entry) for entry in entries], children, len(pairs) * is_sequence)
+    return Level(_distinct(list(map(_key_of, entries))), children, len(pairs) * is_sequence)
 
 
 def _registered_replace(node: Any, new: Mapping[int, Any]) -> Any:
-    children, treedef = jtu.tree_flatten(node, is_leaf=_is_child_of(node))
+    children, treedef = eqx.tree_flatten_one_level(node)
     return jtu.tree_unflatten(treedef, _with_items(children, new))
 
 

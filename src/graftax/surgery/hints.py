@@ -13,7 +13,7 @@ from ..paths.functor import children
 from ..paths.parse import Pattern, parse
 from ..paths.path import join, walk
 from ..paths.search import Match, search
-from ..paths.steps import DEEP, Key, Position
+from ..paths.steps import DEEP, Position
 from ..paths.tree import level_of
 
 
@@ -131,7 +131,7 @@ def _step_text(step: Any) -> str:
             return f"[{place}]"
         bounds = ("" if bound is None else str(bound) for bound in (place.start, place.stop))
         return f"[{':'.join(bounds)}{'' if place.step is None else f':{place.step}'}]"
-    return f"[{step.key!r}]" if isinstance(step, Key) else getattr(step, "text", "**")
+    return getattr(step, "text", "**")
 
 
 def _no_node_passes(outer: Sequence[Match], query: Any) -> str:
