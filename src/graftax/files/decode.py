@@ -1,178 +1,202 @@
-"""From JSON and arrays to a model. Nothing is imported or called that the file names."""
+"""From JSON and arrays to a model. Nothing is imported or called that the file names.
+
+The table `KINDS` says what each kind of entry must hold; `encode` writes these and no others. Reading takes
+time and memory in proportion to the file: no entry is read twice, and no array is made twice.
+"""
 
 import dataclasses
+import enum
 import functools
 import inspect
-import json
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 
-from ..paths.tree import values_of
+from ..paths.tree import kind_of, values_of
 from ..structure.base import StructuralLayer
 from ..structure.labels import arranged, layers_tuple
 from ..surgery.state import TAKEN, is_index_type, new_index
 from ..surgery.ties import Tied
+from .arrays import Stored
+from .checks import MOST_TIES, fault
+from .deep import Task, run
 from .errors import FormatError
-from .names import Names
-from .tensors import TensorFile
+from .kinds import KINDS
+from .methods import method_of
+from .reading import Entry, Reading
 
 
-class Stored(NamedTuple):
-    """An array that is still in the file: what its JSON says of it."""
-
-    entry: Mapping[str, Any]
-
-
-class Decoder:
+class Decoder(Reading):
     """Turns JSON into nodes, with `Stored` where arrays will be. One for each file."""
 
-    def __init__(self, names: Names, tensors: TensorFile):
-        self._names = names
-        self._tensors = tensors
-        self.warnings: list[str] = []
-        """What the caller should be told once all is read."""
-        self._methods: dict[str, Callable[[Mapping[str, Any]], Any]] = {
-            "array": Stored,
-            "tuple": lambda entry: tuple(self._all(entry["tuple"])),
-            "list": lambda entry: self._all(entry["list"]),
-            "dict": lambda entry: dict(self._pairs(entry["dict"])),
-            "OrderedDict": lambda entry: OrderedDict(self._pairs(entry["OrderedDict"])),
-            "layers": self._container,
-            "module": self._module,
-            "tied": self._tied,
-            "state_index": self._state_index,
-            "partial": self._partial,
-            "function": self._function,
-            "labelled": lambda entry: layers_tuple(entry["labelled"], self._all(entry["items"])),
-            "items": self._named_tuple,
-            "dtype": lambda entry: jnp.dtype(entry["dtype"]),
-            "complex": lambda entry: complex(*self._all(entry["complex"])),
-            "float": lambda entry: _special_float(entry["float"]),
-            "slice": lambda entry: slice(*entry["slice"]),
-            "ellipsis": lambda entry: Ellipsis,
-        }
-
     def decode(self, entry: Any) -> Any:
-        """The node that an entry spells."""
-        if not isinstance(entry, dict):
-            if isinstance(entry, list):
-                raise FormatError("a list stands where a node should")
-            return entry
-        for kind, method in self._methods.items():
-            if kind in entry:
-                return method(entry)
-        raise FormatError(f"an entry of no known kind: {sorted(entry)[:5]}")
+        """The node that an entry spells. Raises `FormatError`, and whatever damaged JSON may lead to."""
+        if isinstance(entry, dict) and entry.keys() == {"deep", "parts"}:
+            self.parts, entry = list(entry["parts"]), entry["deep"]
+        return run(self.child(entry))
 
-    def _all(self, entries: list) -> list:
-        return [self.decode(entry) for entry in entries]
 
-    def _pairs(self, pairs: list) -> list[tuple[Any, Any]]:
-        return [(self.decode(key), self.decode(value)) for key, value in pairs]
+@KINDS.register("array", may="dtype shape random_key numpy byteorder weak")
+def _(file: Reading, entry: Entry) -> Stored:
+    return file.stored(entry)
 
-    def _named_tuple(self, entry: Mapping[str, Any]) -> Any:
-        cls = self._names.module(entry["namedtuple"])
-        if cls is None or getattr(cls, "_fields", None) != tuple(entry["labels"]):
-            raise FormatError(
-                f"it holds a {entry['namedtuple']!r}, a NamedTuple that is not known here: give the "
-                "class in types=[...]"
-            )
-        return cls(*self._all(entry["items"]))
 
-    def _container(self, entry: Mapping[str, Any]) -> Any:
-        cls = self._names.module(entry["module"])
-        if cls is None and "base" in entry:
-            cls = self._names.module(entry["base"])
-            self.warnings.append(
-                f"{entry['module']!r} is not known here: it is loaded as {entry['base']}, which computes "
-                "the same. Give the class in types=[...] to keep the type."
-            )
-        cls = self._known(cls, entry["module"])
-        if not issubclass(cls, StructuralLayer):
-            raise FormatError(f"{entry['module']!r} is no container")
-        layers = self._all(entry["layers"])
-        labels = entry.get("labels") or range(len(layers))
-        children = arranged(cls, list(zip(labels, layers, strict=True)))
-        named = self._names.module(entry.get("namedtuple"))
-        if named is not None and getattr(named, "_fields", None) == tuple(labels):
-            children = named(*layers)
-        return self._made(cls, {**self._fields(entry), "layers": children})
+@KINDS.register("part")
+def _(file: Reading, entry: Entry) -> Any:
+    return file.part(entry["part"])
 
-    def _module(self, entry: Mapping[str, Any]) -> Any:
-        cls = self._known(self._names.module(entry["module"]), entry["module"])
-        # These have entries of their own kind, which are checked.
-        if issubclass(cls, (StructuralLayer, Tied)) or is_index_type(cls):
-            raise FormatError(f"{entry['module']!r} is no plain module")
-        return self._made(cls, self._fields(entry))
 
-    def _known(self, cls: type | None, name: Any) -> type:
-        if cls is None or not issubclass(cls, eqx.Module):
-            raise FormatError(
-                f"it holds a {name!r}, which is no class of Equinox or graftax: give the class in "
-                "types=[...]"
-            )
-        return cls
+@KINDS.register("tuple")
+def _(file: Reading, entry: Entry) -> Task:
+    return tuple((yield file.all(entry["tuple"])))
 
-    def _fields(self, entry: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: self.decode(value) for name, value in entry["fields"].items()}
 
-    def _made(self, cls: Any, fields: dict[str, Any]) -> Any:
-        declared = {field.name: field for field in dataclasses.fields(cls)}
-        for name in set(fields) - set(declared):
-            self.warnings.append(
-                f"{cls.__name__} has no field {name!r} here, but has in the file: it is left out."
-            )
-            del fields[name]
-        for name in set(declared) - set(fields):
-            fields[name] = _default(cls, name, declared[name])
-        node = object.__new__(cls)
-        for name, field in declared.items():
-            if field.metadata.get("static", False):
-                fields[name] = self._at_once(fields[name])
-        values_of(node).update({name: fields[name] for name in declared})
-        return node
+@KINDS.register("list")
+def _(file: Reading, entry: Entry) -> Task:
+    return file.all(entry["list"])
 
-    def _tied(self, entry: Mapping[str, Any]) -> Any:
-        links = tuple((_address(source), _address(target)) for source, target in entry["links"])
-        sources, targets = {source for source, _ in links}, [target for _, target in links]
-        if sources & set(targets) or len(set(targets)) != len(targets):
-            raise FormatError("its ties lead in a circle")
-        node = object.__new__(Tied)
-        values_of(node).update(layer=self.decode(entry["tied"]), links=links)
-        node.resolved()
-        return node
 
-    def _state_index(self, entry: Mapping[str, Any]) -> Any:
-        if not isinstance(entry["state_index"], str):
-            raise FormatError("a state marker is no text")
-        init = TAKEN if entry.get("taken") else self.decode(entry["init"])
-        return new_index(entry["state_index"], init)
+@KINDS.register("dict")
+def _(file: Reading, entry: Entry) -> Task:
+    return dict((yield _pairs(file, entry["dict"])))
 
-    def _partial(self, entry: Mapping[str, Any]) -> Any:
-        make = jtu.Partial if entry["pytree"] else functools.partial
-        keywords = {str(name): self.decode(value) for name, value in entry["keywords"].items()}
-        function = self.decode(entry["partial"])
-        if not callable(function):
-            raise FormatError("a partial of something that is not callable")
-        return make(function, *self._at_once(self._all(entry["args"])), **self._at_once(keywords))
 
-    def _at_once(self, node: Any) -> Any:
-        """A node that JAX will not look into when the arrays are filled in: they are read now."""
-        return filled(node, self._tensors)
+@KINDS.register("OrderedDict")
+def _(file: Reading, entry: Entry) -> Task:
+    return OrderedDict((yield _pairs(file, entry["OrderedDict"])))
 
-    def _function(self, entry: Mapping[str, Any]) -> Any:
-        function = self._names.function(entry["function"])
-        if function is None:
-            raise FormatError(
-                f"it holds the function {entry['function']!r}, which is no public function of jax.nn or "
-                "jax.numpy: give it in types=[...]"
-            )
-        return function
+
+def _pairs(file: Reading, pairs: Sequence[Sequence[Any]]) -> Task:
+    keys = yield file.all([key for key, _ in pairs])
+    values = yield file.all([value for _, value in pairs])
+    if len(set(keys)) != len(keys):
+        raise FormatError("a dict has a key twice")
+    return list(zip(keys, values, strict=True))
+
+
+@KINDS.register("labelled items")
+def _(file: Reading, entry: Entry) -> Task:
+    layers = yield file.all(entry["items"])
+    return layers_tuple(file.known_labels(entry["labelled"]), layers)
+
+
+@KINDS.register("namedtuple labels items")
+def _(file: Reading, entry: Entry) -> Task:
+    name, labels = entry["namedtuple"], tuple(entry["labels"])
+    cls = file.names.need(name, "the NamedTuple")
+    return _named_tuple(cls, name, labels, (yield file.all(entry["items"])))
+
+
+def _named_tuple(cls: Any, name: str, labels: tuple, items: list) -> Any:
+    is_one = isinstance(cls, type) and issubclass(cls, tuple)
+    if not is_one or getattr(cls, "_fields", None) != labels or len(items) != len(labels):
+        raise FormatError(f"{name!r} is no NamedTuple of {list(labels)} here, as it is in the file")
+    # Not by its `__new__`, which may be anybody's.
+    return tuple.__new__(cls, items)
+
+
+@KINDS.register("complex")
+def _(file: Reading, entry: Entry) -> Task:
+    return complex(*(yield file.all(entry["complex"])))
+
+
+@KINDS.register("float")
+def _(file: Reading, entry: Entry) -> float:
+    if entry["float"] not in ("nan", "inf", "-inf"):
+        raise FormatError(f"{entry['float']!r} is no float")
+    return float(entry["float"])
+
+
+@KINDS.register("slice")
+def _(file: Reading, entry: Entry) -> Task:
+    return slice(*(yield file.all(entry["slice"])))
+
+
+@KINDS.register("ellipsis")
+def _(file: Reading, entry: Entry) -> Any:
+    return ...
+
+
+@KINDS.register("dtype")
+def _(file: Reading, entry: Entry) -> Any:
+    return jnp.dtype(entry["dtype"])
+
+
+@KINDS.register("enum", may="member flags")
+def _(file: Reading, entry: Entry) -> enum.Enum:
+    name = entry["enum"]
+    cls = file.names.need(name, "the enumeration")
+    if not isinstance(cls, enum.EnumMeta):
+        raise FormatError(f"{name!r} is no enumeration")
+    if "member" in entry and entry["member"] in cls.__members__:
+        return cls.__members__[entry["member"]]
+    if issubclass(cls, enum.Flag) and type(entry.get("flags")) is int:
+        return cls(entry["flags"])
+    raise FormatError(f"{name!r} has no member {entry.get('member')!r} here")
+
+
+@KINDS.register("function")
+def _(file: Reading, entry: Entry) -> Any:
+    return file.names.need(entry["function"], "the function")
+
+
+@KINDS.register("partial args keywords pytree")
+def _(file: Reading, entry: Entry) -> Task:
+    function = yield file.child(entry["partial"])
+    if not callable(function):
+        raise FormatError("a partial of something that is not callable")
+    args = yield file.all(entry["args"])
+    values = yield file.all(list(entry["keywords"].values()))
+    keywords = dict(zip(entry["keywords"], values, strict=True))
+    if entry["pytree"]:
+        return jtu.Partial(function, *args, **keywords)
+    args, keywords = file.filled((args, keywords))
+    return functools.partial(function, *args, **keywords)
+
+
+@KINDS.register("method of")
+def _(file: Reading, entry: Entry) -> Task:
+    of = yield file.child(entry["of"])
+    if method_of(of, entry["method"]) is None:
+        raise FormatError(f"{type(of).__name__} has no method {entry['method']!r} here")
+    bound = getattr(of, entry["method"])
+    # What Equinox makes no tree of, JAX does not look into.
+    return bound if isinstance(bound, eqx.Module) else getattr(file.filled(of), entry["method"])
+
+
+@KINDS.register("state_index", may="init taken unnamed")
+def _(file: Reading, entry: Entry) -> Task:
+    marker: Any = entry["state_index"]
+    if not isinstance(marker, str):
+        raise FormatError("a state marker is no text")
+    if entry.get("unnamed"):
+        # One that was never separated has no name, so that two models of one file share no state.
+        marker = file.markers.setdefault(marker, object())
+    init = TAKEN if entry.get("taken") else (yield file.child(entry["init"]))
+    return new_index(marker, init)
+
+
+@KINDS.register("tied links")
+def _(file: Reading, entry: Entry) -> Task:
+    file.ties += 1
+    if file.ties > MOST_TIES:
+        raise FormatError(f"it has more than {MOST_TIES} ties around one another")
+    layer = yield file.child(entry["tied"])
+    file.ties -= 1
+    links = tuple((_address(source), _address(target)) for source, target in entry["links"])
+    sources, targets = {source for source, _ in links}, [target for _, target in links]
+    if sources & set(targets) or len(set(targets)) != len(targets):
+        raise FormatError("its ties lead in a circle")
+    for source, target in links:
+        if not isinstance(_at(layer, source), Stored) or _at(layer, target) is not None:
+            raise FormatError("a tie does not lead from an array to a place that it leaves empty")
+    node = object.__new__(Tied)
+    values_of(node).update(layer=layer, links=links)
+    return node
 
 
 def _address(numbers: Any) -> tuple[int, ...]:
@@ -181,58 +205,87 @@ def _address(numbers: Any) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _special_float(text: Any) -> float:
-    if text not in ("nan", "inf", "-inf"):
-        raise FormatError(f"{text!r} is no float")
-    return float(text)
+def _at(node: Any, address: tuple[int, ...]) -> Any:
+    for i in address:
+        kind = kind_of(type(node))
+        children = () if kind is None or isinstance(node, Stored) else kind.level(node).children
+        if i >= len(children):
+            raise FormatError("a tie leads nowhere")
+        node = children[i]
+    return node
 
 
-def _default(cls: type, name: str, field: Any) -> Any:
-    """The value of a field that the class has gained since the file was written."""
-    if field.default is not inspect.Parameter.empty and not _is_missing(field.default):
-        return field.default
-    if not _is_missing(field.default_factory):
-        return field.default_factory()
-    parameter = inspect.signature(cls.__init__).parameters.get(name)
-    if parameter is None or parameter.default is inspect.Parameter.empty:
-        raise FormatError(f"the field {name!r} of {cls.__name__} is missing, and has no default")
-    return parameter.default
+@KINDS.register("module fields", may="unset")
+def _(file: Reading, entry: Entry) -> Task:
+    cls = file.module(entry["module"])
+    # These have entries of their own kind, which are checked.
+    if issubclass(cls, StructuralLayer | Tied) or is_index_type(cls):
+        raise FormatError(f"{entry['module']!r} is no plain module")
+    return _made(file, cls, entry, {})
 
 
-def _is_missing(value: Any) -> bool:
-    return type(value).__name__ == "_MISSING_TYPE"
+@KINDS.register("module layers fields", may="labels namedtuple base unset")
+def _(file: Reading, entry: Entry) -> Task:
+    cls = _container_class(file, entry)
+    layers = yield file.all(entry["layers"])
+    labels = entry.get("labels") or range(len(layers))
+    children = arranged(cls, list(zip(labels, layers, strict=True)))
+    if "labels" in entry:
+        file.known_labels(labels)
+    named = file.names.get(entry.get("namedtuple"))
+    if getattr(named, "_fields", None) == tuple(labels):
+        children = _named_tuple(named, entry["namedtuple"], tuple(labels), layers)
+    return (yield _made(file, cls, entry, {"layers": children}))
 
 
-def materialised(stored: Stored, tensors: TensorFile) -> Any:
-    """The array that a `Stored` stands for."""
-    entry = stored.entry
-    raw = tensors[entry["array"]]
-    if "shape" in entry:
-        raw = raw.reshape(-1).view(jnp.dtype(entry["dtype"])).reshape(entry["shape"])
-    if "random_key" in entry:
-        return jax.random.wrap_key_data(jnp.asarray(raw), impl=entry["random_key"])
-    if "numpy" in entry:
-        return raw if entry["numpy"] == "array" else raw[()]
-    # The memory is ours alone, so JAX may have it.
-    array = jax.device_put(raw)
-    if array.dtype != raw.dtype:
-        raise FormatError(
-            f"{entry['array']!r} is {raw.dtype}, which JAX holds only with jax_enable_x64 set: "
-            'jax.config.update("jax_enable_x64", True)'
+def _container_class(file: Reading, entry: Entry) -> Any:
+    name = entry["module"]
+    cls = file.names.module(name)
+    if cls is None and "base" in entry:
+        cls = file.module(entry["base"])
+        file.warnings.append(
+            f"It holds a {name!r}, which is loaded as {entry['base']}, which computes the same: {name!r} "
+            f"{file.names.unknown(name)}, to keep the type."
         )
-    return array
+    cls = cls or file.module(name)
+    if not issubclass(cls, StructuralLayer):
+        raise FormatError(f"{name!r} is no container")
+    return cls
 
 
-def filled(node: Any, tensors: TensorFile) -> Any:
-    """The node with arrays where `Stored` stands. What is stored once is one object again."""
-    made: dict[str, Any] = {}
+def _made(file: Reading, cls: Any, entry: Entry, fields: dict[str, Any]) -> Task:
+    """The module of a class with these fields, and those of its entry."""
+    values = yield file.all(list(entry["fields"].values()))
+    fields |= dict(zip(entry["fields"], values, strict=True))
+    declared = {field.name: field for field in dataclasses.fields(cls)}
+    for name in set(fields) - set(declared):
+        file.warnings.append(
+            f"{cls.__name__} has no field {name!r} here, but has in the file: it is left out."
+        )
+        del fields[name]
+    node = object.__new__(cls)
+    for name, field in declared.items():
+        if name not in fields:
+            if name in entry.get("unset", ()):
+                continue
+            fields[name] = _default(cls, field)
+        # JAX does not look into what is static when the arrays are filled in.
+        static = field.metadata.get("static", False)
+        values_of(node)[name] = file.filled(fields[name]) if static else fields[name]
+    if (why := fault(node)) is not None:
+        raise FormatError(f"it holds a {cls.__name__} that cannot be: {why}")
+    return node
 
-    def fill(leaf: Any) -> Any:
-        if not isinstance(leaf, Stored):
-            return leaf
-        key = json.dumps(leaf.entry, sort_keys=True)
-        if key not in made:
-            made[key] = materialised(leaf, tensors)
-        return made[key]
 
-    return jax.tree.map(fill, node, is_leaf=lambda leaf: isinstance(leaf, Stored))
+def _default(cls: type, field: dataclasses.Field) -> Any:
+    """The value of a field that the class has gained since the file was written."""
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    parameter = inspect.signature(cls.__init__).parameters.get(field.name)
+    if parameter is None or parameter.default is inspect.Parameter.empty:
+        raise FormatError(
+            f"the field {field.name!r} of {cls.__name__} is missing, and has no default"
+        )
+    return parameter.default

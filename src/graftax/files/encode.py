@@ -1,217 +1,308 @@
-"""From a model to its structure as JSON, and its arrays by path."""
+"""From a model to its structure as JSON, and its arrays by path.
 
+Every kind of node has an entry of its own, by the dispatch on its type at `entry`; `decode` has the table
+of what each entry must hold. What cannot be loaded as it was is refused here, with its path.
+"""
+
+import enum
 import functools
 import math
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from types import GeneratorType, MethodType
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 
 from ..paths.path import join
-from ..paths.search import search_all
 from ..structure.base import StructuralLayer
 from ..structure.labels import layers_class
 from ..structure.standard import standard_base
 from ..structure.wrappers import Wrapper
 from ..surgery.state import init_of, is_index, is_taken, marker_of
 from ..surgery.ties import Tied
-from .errors import UnsavableError
-from .names import full_name, function_name, module_name
-from .tensors import DTYPES, METADATA
+from . import arrays
+from .checks import MOST_TIES, fault
+from .collected import Collected, refused
+from .deep import Task, run
+from .methods import as_method, borrows_a_name
+from .names import full_name, public_name, why_nameless
 
-_ARRAYS = (jax.Array, np.ndarray, np.generic)
-_DICTS = {dict: "dict", OrderedDict: "OrderedDict"}
+# JSON is read by recursion, a level of a model being some four of JSON. What is nested deeper is cut off
+# every so many levels, into a list of its own.
+_CUT = 40
+# Python reads no longer number from a text.
+_LARGEST = 10**4300
 
 
-class Encoder:
-    """Turns nodes into JSON, and collects the arrays that they hold. One for each file."""
-
-    def __init__(self, model: Any) -> None:
-        arrays = search_all(model, lambda node: isinstance(node, _ARRAYS))
-        self._paths = {id(match.node): match.path for match in reversed(arrays)}
-        self.arrays: dict[str, np.ndarray] = {}
-        self._keys: dict[int, dict[str, Any]] = {}
-        self._kept: list[Any] = []
-        self.markers: dict[Any, str] = {}
-        self.places: dict[str, str] = {}
-        """From the text that stands for a marker to the path of its first index."""
+class Encoder(Collected):
+    """Turns nodes into JSON, and collects the arrays and names that they hold. One for each file."""
 
     def encode(self, node: Any, path: str) -> Any:
         """The JSON of one node. Raises `UnsavableError` with its path."""
-        if node is None or isinstance(node, bool | str):
-            return node
-        if isinstance(node, _ARRAYS):
-            return self._array(node, path)
-        if isinstance(node, int) and type(node) is int:
-            return node
-        if type(node) in (float, complex):
-            return _number(node)
-        if is_index(node):
-            return self._state_index(node, path)
-        for kind, method in self._methods().items():
-            if isinstance(node, kind):
-                return method(node, path)
-        if isinstance(node, jnp.dtype):
-            return {"dtype": node.name}
-        if node is Ellipsis:
-            return {"ellipsis": True}
-        return self._function(node, path)
+        self.parts = []
+        found = run(_child(node, self, path))
+        return {"deep": found, "parts": self.parts} if self.parts else found
 
-    def _methods(self) -> Mapping[type, Callable[[Any, str], Any]]:
-        return {
-            Tied: self._tied,
-            StructuralLayer: self._container,
-            eqx.Module: self._module,
-            tuple: self._tuple,
-            list: lambda node, path: {"list": self._sequence(node, path)},
-            dict: self._dict,
-            functools.partial: self._partial,
-            slice: lambda node, path: {"slice": [node.start, node.stop, node.step]},
-        }
 
-    def _array(self, array: Any, path: str) -> dict[str, Any]:
-        if id(array) in self._keys:
-            return self._keys[id(array)]
-        found: dict[str, Any] = {"array": self._free_key(self._paths.get(id(array), path))}
-        if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-            found["random_key"] = str(jax.random.key_impl(array))
-            stored = np.asarray(jax.random.key_data(array))
-        else:
-            stored = np.asarray(array)
-            if not isinstance(array, jax.Array):
-                found["numpy"] = "array" if isinstance(array, np.ndarray) else "scalar"
-        if (raw := as_storable(stored)) is not stored:
-            found |= {"dtype": stored.dtype.name, "shape": list(stored.shape)}
-        self.arrays[found["array"]] = raw
-        self._keys[id(array)] = found
-        # The id stays taken only as long as the array lives.
-        self._kept.append(array)
+def _child(node: Any, file: Collected, path: str) -> Any:
+    """The entry of a node inside another, or the task that makes it."""
+    # A member of an enumeration may be a number or text too, and is neither.
+    make = _enum if isinstance(node, enum.Enum) else entry
+    found = make(node, file, path)
+    return _cut(found, file) if isinstance(found, GeneratorType) else found
+
+
+def _cut(task: Task, file: Collected) -> Task:
+    file.depth += 1
+    found = yield task
+    file.depth -= 1
+    if file.depth == 0 or file.depth % _CUT:
         return found
-
-    def _free_key(self, path: str) -> str:
-        key, n = path or "value", 1
-        while key in self.arrays or key == METADATA:
-            n += 1
-            key = f"{path}#{n}"
-        return key
-
-    def _sequence(self, nodes: Any, path: str) -> list[Any]:
-        return [self.encode(node, join(path, i)) for i, node in enumerate(nodes)]
-
-    def _tuple(self, node: Any, path: str) -> Any:
-        labels = getattr(node, "_fields", None)
-        if labels is None:
-            return {"tuple": self._sequence(node, path)}
-        items = [self.encode(x, join(path, label)) for label, x in zip(labels, node, strict=True)]
-        if type(node) is layers_class(labels):
-            return {"labelled": list(labels), "items": items}
-        return {"namedtuple": full_name(type(node)), "labels": list(labels), "items": items}
-
-    def _dict(self, node: Any, path: str) -> Any:
-        cls = type(node)
-        if cls is defaultdict or cls not in _DICTS:
-            raise UnsavableError(
-                f"{path!r} is a {cls.__name__}; a file holds dict and OrderedDict."
-            )
-        items = [[self.encode(k, path), self.encode(v, join(path, k))] for k, v in node.items()]
-        return {_DICTS[cls]: items}
-
-    def _container(self, node: StructuralLayer, path: str) -> Any:
-        cls = type(node)
-        layers = [self.encode(layer, join(path, key)) for key, layer in node.items()]
-        fields = self._fields(node, path, skipped=("layers",))
-        found: dict[str, Any] = {"module": module_name(cls), "layers": layers, "fields": fields}
-        if node.labels:
-            found["labels"] = list(node.labels)
-            if type(node.layers) is not layers_class(node.labels):
-                found["namedtuple"] = full_name(type(node.layers))
-        base = standard_base(cls)
-        if base not in (None, cls):
-            found["base"] = module_name(base)
-        return found
-
-    def _module(self, node: eqx.Module, path: str) -> Any:
-        if module_name(type(node)).endswith(">") or "<locals>" in module_name(type(node)):
-            raise UnsavableError(
-                f"{path!r} is a {type(node).__qualname__}, a class made inside a function: no other "
-                "process can be handed it. Define it at the top of a module."
-            )
-        return {"module": module_name(type(node)), "fields": self._fields(node, path)}
-
-    def _fields(self, node: Any, path: str, skipped: tuple[str, ...] = ()) -> dict[str, Any]:
-        found = {}
-        for name in node.__dataclass_fields__:
-            if name not in skipped and name in node.__dict__:
-                inner = isinstance(node, Wrapper) and name == "layer"
-                found[name] = self.encode(node.__dict__[name], path if inner else join(path, name))
-        return found
-
-    def _tied(self, node: Tied, path: str) -> Any:
-        links = [[list(source), list(target)] for source, target in node.links]
-        return {"tied": self.encode(node.layer, path), "links": links}
-
-    def _state_index(self, node: Any, path: str) -> Any:
-        own = marker_of(node)
-        marker = self.markers.get(own)
-        if marker is None:
-            marker = self.markers[own] = self._free_marker(own, path)
-            self.places[marker] = path
-        if is_taken(node):
-            return {"state_index": marker, "taken": True}
-        return {"state_index": marker, "init": self.encode(init_of(node), join(path, "init"))}
-
-    def _free_marker(self, marker: Any, path: str) -> str:
-        text, n = (str(marker) if isinstance(marker, str) else path), 1
-        while text in self.markers.values():
-            n += 1
-            text = f"{path}#{n}"
-        return text
-
-    def _partial(self, node: functools.partial, path: str) -> Any:
-        return {
-            "partial": self.encode(node.func, join(path, "func")),
-            "args": self._sequence(node.args, join(path, "args")),
-            "keywords": {
-                name: self.encode(value, join(join(path, "keywords"), name))
-                for name, value in node.keywords.items()
-            },
-            "pytree": isinstance(node, jtu.Partial),
-        }
-
-    def _function(self, node: Any, path: str) -> Any:
-        name = function_name(node)
-        if name is None and callable(node):
-            name = full_name(node)
-            if "<" in name or not hasattr(node, "__module__") or not hasattr(node, "__name__"):
-                raise UnsavableError(
-                    f"{path!r} is {name.rpartition('.')[2]}, which has no name that a file could "
-                    "hold. Use a function of jax.nn or jax.numpy, functools.partial of one, a function "
-                    "at the top of a module (and load with types=[it]), or a small eqx.Module."
-                )
-        if name is None:
-            raise UnsavableError(
-                f"{path!r} is a {type(node).__name__}, which a file cannot hold: {node!r}."
-            )
-        return {"function": name}
+    file.parts.append(found)
+    return {"part": len(file.parts) - 1}
 
 
-def _number(value: float | complex) -> Any:
-    if isinstance(value, complex):
-        return {"complex": [_number(value.real), _number(value.imag)]}
+def _exactly(cls: type, node: Any, path: str) -> None:
+    # Of a subclass a file would hold only what the base has.
+    if type(node) is not cls:
+        raise refused(
+            path,
+            f"is a {type(node).__name__}, a {cls.__name__} of another class: a file holds {cls.__name__} "
+            "itself",
+        )
+
+
+@functools.singledispatch
+def entry(node: Any, file: Collected, path: str) -> Any:
+    """The JSON of a node, or the task that makes it, by the type of the node."""
+    if callable(node):
+        return _function(node, file, path)
+    raise refused(path, f"is a {type(node).__name__}, which a file cannot hold: {node!r}")
+
+
+@entry.register(type(None))
+@entry.register(bool)
+@entry.register(str)
+def _(node: Any, file: Collected, path: str) -> Any:
+    if isinstance(node, str):
+        _exactly(str, node, path)
+    return node
+
+
+@entry.register
+def _(node: int, file: Collected, path: str) -> int:
+    _exactly(int, node, path)
+    if not -_LARGEST < node < _LARGEST:
+        raise refused(path, "is an integer of more than 4,300 digits, which Python does not read")
+    return node
+
+
+@entry.register
+def _(node: float, file: Collected, path: str) -> Any:
+    _exactly(float, node, path)
+    return _number(node)
+
+
+@entry.register
+def _(node: complex, file: Collected, path: str) -> Any:
+    _exactly(complex, node, path)
+    return {"complex": [_number(node.real), _number(node.imag)]}
+
+
+def _number(value: float) -> Any:
     return value if math.isfinite(value) else {"float": repr(value)}
 
 
-STORABLE = frozenset(DTYPES.values())
+@entry.register(jax.Array)
+@entry.register(jax.core.Tracer)
+@entry.register(np.ndarray)
+@entry.register(np.generic)
+def _(node: Any, file: Collected, path: str) -> Any:
+    return file.array(node, path)
 
 
-def as_storable(array: np.ndarray) -> np.ndarray:
-    """The array itself if safetensors knows its dtype, else its bytes along a new last axis."""
-    if array.dtype.name in STORABLE:
-        return array
-    flat = np.ascontiguousarray(array).reshape(-1)
-    return flat.view(np.uint8).reshape(*array.shape, array.dtype.itemsize)
+@entry.register
+def _(node: np.dtype, file: Collected, path: str) -> Any:
+    try:
+        return {"dtype": arrays.dtype_name(node)}
+    except arrays.Unstorable as reason:
+        raise refused(path, str(reason)) from None
+
+
+@entry.register
+def _(node: slice, file: Collected, path: str) -> Any:
+    parts = [node.start, node.stop, node.step]
+    return {"slice": (yield _each(parts, [path] * 3, file))}
+
+
+@entry.register(type(...))
+def _(node: Any, file: Collected, path: str) -> Any:
+    return {"ellipsis": True}
+
+
+def _enum(node: enum.Enum, file: Collected, path: str) -> Any:
+    cls = type(node)
+    name = file.class_name(cls, path)
+    if node.name in cls.__members__ and cls.__members__[node.name] is node:
+        return {"enum": name, "member": node.name}
+    # Several flags at once are no member of their own, but what their value stands for.
+    if isinstance(node, enum.Flag) and type(node.value) is int and cls(node.value) is node:
+        return {"enum": name, "flags": node.value}
+    raise refused(path, f"is {node!r}, which is no member of {name} any more")
+
+
+def _each(nodes: Sequence[Any], paths: Sequence[str], file: Collected) -> Task:
+    found = []
+    for node, path in zip(nodes, paths, strict=True):
+        found.append((yield _child(node, file, path)))
+    return found
+
+
+def _sequence(nodes: Sequence[Any], path: str, file: Collected) -> Task:
+    return _each(nodes, [join(path, i) for i in range(len(nodes))], file)
+
+
+@entry.register
+def _(node: list, file: Collected, path: str) -> Task:
+    _exactly(list, node, path)
+    return {"list": (yield _sequence(node, path, file))}
+
+
+@entry.register
+def _(node: tuple, file: Collected, path: str) -> Task:
+    labels = getattr(node, "_fields", None)
+    if labels is None:
+        _exactly(tuple, node, path)
+        return {"tuple": (yield _sequence(node, path, file))}
+    items = yield _each(node, [join(path, label) for label in labels], file)
+    if type(node) is layers_class(labels):
+        return {"labelled": file.labels(labels, path), "items": items}
+    name = file.class_name(type(node), path)
+    return {"namedtuple": name, "labels": list(labels), "items": items}
+
+
+@entry.register
+def _(node: dict, file: Collected, path: str) -> Task:
+    cls = type(node)
+    if cls not in (dict, OrderedDict):
+        raise refused(path, f"is a {cls.__name__}; a file holds dict and OrderedDict")
+    pairs = []
+    for key, value in node.items():
+        pairs.append((yield _each([key, value], [path, join(path, key)], file)))
+    return {cls.__name__: pairs}
+
+
+@entry.register
+def _(node: functools.partial, file: Collected, path: str) -> Task:
+    if type(node) not in (functools.partial, jtu.Partial) or vars(node):
+        raise refused(
+            path,
+            f"is a {type(node).__name__} of {full_name(node.func)} that was given attributes of its own "
+            "(by functools.update_wrapper?). Use a plain functools.partial",
+        )
+    keywords = dict(node.keywords)
+    paths = [join(join(path, "keywords"), name) for name in keywords]
+    values = yield _each(list(keywords.values()), paths, file)
+    return {
+        "partial": (yield _child(node.func, file, join(path, "func"))),
+        "args": (yield _sequence(node.args, join(path, "args"), file)),
+        "keywords": dict(zip(keywords, values, strict=True)),
+        "pytree": isinstance(node, jtu.Partial),
+    }
+
+
+@entry.register
+def _(node: MethodType, file: Collected, path: str) -> Task:
+    return _bound(node, file, path)
+
+
+@entry.register
+def _(node: eqx.Module, file: Collected, path: str) -> Task:
+    if is_index(node):
+        return _state_index(node, file, path)
+    return (_bound if borrows_a_name(node) else _module)(node, file, path)
+
+
+def _bound(node: Any, file: Collected, path: str) -> Task:
+    method = as_method(node)
+    if method is None:
+        return _function(node, file, path)
+    of = yield _child(method.of, file, path)
+    return {"method": method.name, "of": of}
+
+
+def _module(node: Any, file: Collected, path: str) -> Task:
+    name = file.class_name(type(node), path)
+    fields, unset = yield _fields(node, file, path)
+    return {"module": name, "fields": fields, **unset}
+
+
+@entry.register
+def _(node: StructuralLayer, file: Collected, path: str) -> Task:
+    cls = type(node)
+    name = file.class_name(cls, path)
+    keys = node.labels or range(len(node.layers))
+    layers = yield _each(node.layers, [join(path, key) for key in keys], file)
+    fields, unset = yield _fields(node, file, path, skipped="layers")
+    found: dict[str, Any] = {"module": name, "layers": layers, "fields": fields, **unset}
+    if node.labels:
+        found["labels"] = file.labels(node.labels, path)
+        if type(node.layers) is not layers_class(node.labels):
+            found["namedtuple"] = file.class_name(type(node.layers), path)
+    base = standard_base(cls)
+    if base is not None and base is not cls:
+        found["base"] = public_name(base)
+    return found
+
+
+def _fields(node: Any, file: Collected, path: str, skipped: str = "") -> Task:
+    """The entries of the fields of a module, and the names of those that it was never given."""
+    values: Mapping[str, Any] = object.__getattribute__(node, "__dict__")
+    if (why := fault(node)) is not None:
+        raise refused(path, f"is a {type(node).__name__} that cannot be: {why}")
+    names = [name for name in node.__dataclass_fields__ if name != skipped]
+    found = {}
+    for name in names:
+        if name in values:
+            inner = isinstance(node, Wrapper) and name == "layer"
+            found[name] = yield _child(values[name], file, path if inner else join(path, name))
+    unset = [name for name in names if name not in values]
+    return found, ({"unset": unset} if unset else {})
+
+
+@entry.register
+def _(node: Tied, file: Collected, path: str) -> Task:
+    links = [[list(source), list(target)] for source, target in node.links]
+    file.ties += 1
+    if file.ties > MOST_TIES:
+        raise refused(
+            path, f"is tied inside {MOST_TIES} ties around it. Tie the whole model at once"
+        )
+    layer = yield _child(node.layer, file, path)
+    file.ties -= 1
+    return {"tied": layer, "links": links}
+
+
+def _state_index(node: Any, file: Collected, path: str) -> Task:
+    found: dict[str, Any] = {"state_index": file.marker(node, path)}
+    if not isinstance(marker_of(node), str):
+        found["unnamed"] = True
+    if is_taken(node):
+        return found | {"taken": True}
+    return found | {"init": (yield _child(init_of(node), file, join(path, "init")))}
+
+
+def _function(node: Any, file: Collected, path: str) -> Any:
+    if (name := file.name(node)) is not None:
+        return {"function": name}
+    short = getattr(node, "__name__", type(node).__name__)
+    raise refused(
+        path,
+        f"is {short}, which no name leads to: {why_nameless(node)}. A file holds functions of jax.nn and "
+        "jax.numpy, functools.partial of these, methods of modules, functions at the top of a module (load "
+        "with types=[it]), and every eqx.Module",
+    )

@@ -13,7 +13,7 @@ from ..paths.path import join
 from ..surgery.selecting import select
 from ..surgery.state import indices, marker_of, new_state
 from .bounded import parse_json
-from .decode import Decoder, filled
+from .decode import Decoder
 from .encode import Encoder
 from .errors import FormatError
 from .names import Names
@@ -55,7 +55,7 @@ def save(file: str | os.PathLike, model: Any, state: eqx.nn.State | None = None)
 
     ```
     """
-    encoder = Encoder(model)
+    encoder = Encoder()
     header: dict[str, Any] = {
         "format": FORMAT,
         "graftax": version("graftax"),
@@ -118,11 +118,11 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
             warnings.warn(warning, stacklevel=2)
         if where is not None:
             node = select(skeleton, where).one()
-            return _guarded(file, lambda: filled(node, tensors))
+            return _guarded(file, lambda: decoder.filled(node))
         if "state" not in header:
-            return _guarded(file, lambda: filled(skeleton, tensors))
+            return _guarded(file, lambda: decoder.filled(skeleton))
         pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
-        model, values = _guarded(file, lambda: filled((skeleton, pairs), tensors))
+        model, values = _guarded(file, lambda: decoder.filled((skeleton, pairs)))
         return model, _guarded(file, lambda: new_state(values))
 
 
