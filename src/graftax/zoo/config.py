@@ -1,12 +1,14 @@
 """Reading `config.json`: every value is used, known to be harmless, or refused by name."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import Layout
 from ..paths.errors import did_you_mean, listed
+from .blocks import check_blocks
+from .keys import Key, Required
 
 
 class ConfigError(ValueError):
@@ -20,7 +22,7 @@ _HARMLESS = frozenset(
     chunk_size_feed_forward classifier_dropout decoder_start_token_id dtype eos_token_id finetuning_task
     gradient_checkpointing id2label initializer_factor initializer_range is_encoder_decoder
     keys_to_ignore_at_inference label2id max_length model_type n_ctx num_labels output_attentions
-    output_hidden_states pad_token_id pretraining_tp problem_type pruned_heads return_dict
+    output_hidden_states pad_token_id pretraining_tp problem_type return_dict
     return_dict_in_generate sep_token_id summary_activation summary_first_dropout
     summary_proj_to_labels summary_type summary_use_proj task_specific_params tie_encoder_decoder
     tie_word_embeddings tokenizer_class torch_dtype torchscript transformers.js_config
@@ -33,7 +35,7 @@ class Config:
     """A configuration that knows which of its values were read."""
 
     def __init__(self, values: Mapping[str, Any], name: str):
-        self._values = dict(values)
+        self.values = dict(values)
         self._used: set[str] = set()
         self._parts: list[Config] = []
         self.name = name
@@ -47,72 +49,89 @@ class Config:
             )
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{str(file)!r} is no JSON: {error}.") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{str(file)!r} holds a {type(values).__name__}, not named values.")
         return cls(values, str(file))
 
-    def get(self, key: str, default: Any) -> Any:
-        """The value of a key; `default` if it is missing or null."""
-        self._used.add(key)
-        value = self._values.get(key)
-        return default if value is None else value
+    def error(self, key: str, why: str) -> ConfigError:
+        """The error that says what a key has, and why that does not do."""
+        return ConfigError(f"{self.name!r} has {key}={_shown(self.values.get(key))}{why}")
 
-    def need(self, key: str) -> Any:
-        """The value of a key. Raises `ConfigError` if it is missing."""
-        self._used.add(key)
-        if self._values.get(key) is None:
-            raise ConfigError(f"{self.name!r} lacks {key!r}.{did_you_mean(key, self._values)}")
-        return self._values[key]
+    def value(self, key: Key) -> Any:
+        """The value of a key, as a constructor takes it. Raises `ConfigError`."""
+        self._used.add(key.name)
+        value = self.values.get(key.name)
+        if value is None or value == {}:
+            return self._default(key)
+        try:
+            return key.kind.read(value)
+        except ValueError as error:
+            raise self.error(key.name, f"; {error}") from None
+
+    def _default(self, key: Key) -> Any:
+        if isinstance(key.default, Required):
+            raise ConfigError(
+                f"{self.name!r} lacks {key.name!r}.{did_you_mean(key.name, self.values)}"
+            )
+        if isinstance(key.default, Key):
+            return self.value(key.default)
+        return None if key.default is None else key.kind.read(key.default)
+
+    def settings(self, keys: Mapping[str, Key]) -> dict[str, Any]:
+        """The arguments of a constructor, by the table of their keys. Raises `ConfigError`."""
+        return {argument: self.value(key) for argument, key in keys.items()}
+
+    def check_blocks(
+        self, keys: Mapping[str, Key], settings: Mapping[str, Any], names: Collection[str]
+    ) -> None:
+        """Compare each number of blocks with the names of the weights, before any block is built.
+
+        Raises `ConfigError`, or `WeightsError` for weights without blocks of such names.
+        """
+        for argument, key in keys.items():
+            if key.blocks and (why := check_blocks(settings[argument], key.blocks, names)):
+                raise self.error(key.name, why)
+
+    def skip(self, keys: Iterable[str]) -> None:
+        """Take values as read that have no effect on what the model computes."""
+        self._used.update(keys)
 
     def part(self, key: str) -> "Config | None":
         """The configuration inside this one, read by the same rules; None if it is missing or empty."""
-        values = self.get(key, None)
-        if not values:
+        self._used.add(key)
+        values = self.values.get(key)
+        if values is None or values == {}:
             return None
         if not isinstance(values, dict):
-            raise ConfigError(f"{self.name!r} has {key}={values!r}, where named values should be.")
+            raise self.error(key, ", where named values should be.")
         self._parts.append(Config(values, f"{self.name}: {key}"))
         return self._parts[-1]
 
-    def only(self, key: str, allowed: Iterable[Any]) -> None:
-        """Refuse a value that would change the result in a way that is not supported.
-
-        The first of `allowed` is the default that Hugging Face has.
-        """
-        allowed = list(allowed)
-        value = self.get(key, allowed[0])
-        if value not in allowed:
-            raise ConfigError(
-                f"{self.name!r} has {key}={value!r}; supported: {listed(map(repr, allowed))}."
-            )
-
-    def architecture(self, allowed: Iterable[str]) -> str:
+    def architecture(self, allowed: Collection[str]) -> str:
         """The class that the weights belong to; the first of `allowed` if none is named."""
-        allowed = list(allowed)
-        found = (self.get("architectures", None) or allowed)[0]
-        if found not in allowed:
+        found = self.values.get("architectures")
+        if not found:
+            return next(iter(allowed))
+        if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+            raise self.error("architectures", "; it should be a list with the name of one class.")
+        if found[0] not in allowed:
             raise ConfigError(
-                f"{self.name!r} is for {found!r}; supported: {listed(allowed)}."
-                + did_you_mean(found, allowed)
+                f"{self.name!r} is for {_shown(found[0])}; supported: {listed(allowed)}."
+                f"{did_you_mean(found[0][:99], allowed)} Without its head, any is: give head=None."
             )
-        return found
-
-    def labels(self) -> int:
-        """The number of classes of a classifier."""
-        named = self.get("id2label", None)
-        return len(named) if named else self.get("num_labels", 2)
+        return found[0]
 
     def check_all_used(self, ignored: Iterable[str] = ()) -> None:
         """Raise `ConfigError` for values that nobody read and that are not known to be harmless."""
         known = self._used | _HARMLESS | set(ignored)
-        unknown = [k for k, v in self._values.items() if k not in known and v not in (None, False)]
+        unknown = [k for k, v in self.values.items() if k not in known and not _is_left_out(v)]
         if unknown:
             raise ConfigError(
                 f"{self.name!r} has values that graftax does not know and that may change the result: "
-                f"{listed(f'{k}={self._values[k]!r}' for k in unknown)}. If they do not, name them in "
-                "ignore_config=(...)."
+                f"{listed(f'{key}={_shown(self.values[key])}' for key in unknown)}. If they do not, "
+                "name them in ignore_config=(...)."
             )
         for part in self._parts:
             part.check_all_used(ignored)
@@ -127,3 +146,15 @@ class Recipe(NamedTuple):
     """As `graftax.load_weights` takes it."""
     ignore: tuple[str, ...] = ()
     """Names in checkpoints that hold no weights of the model."""
+    wants: Callable[[str], bool] = lambda name: True
+    """Whether a tensor of this name is looked at."""
+
+
+def _is_left_out(value: Any) -> bool:
+    # Unlike them, 0 is a value.
+    return value is None or value is False or value == {} or value == []
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

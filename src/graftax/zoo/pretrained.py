@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,33 +11,34 @@ import jax
 
 from ..files import load_weights
 from ..files.source import open_source
-from ..paths.errors import did_you_mean, listed
 from ..surgery.state import has_state
 from .config import Config, ConfigError, Recipe
-from .families.bert import recipe as bert
-from .families.convnext import recipe as convnext
-from .families.densenet import recipe as densenet
-from .families.googlenet import recipe as googlenet
-from .families.gpt2 import recipe as gpt2
-from .families.inception import recipe as inception
-from .families.llama import recipe as llama
-from .families.resnet import recipe as resnet
-from .families.unet import recipe as unet
-from .families.vit import recipe as vit
+from .families.bert import FAMILY as BERT
+from .families.convnext import FAMILY as CONVNEXT
+from .families.densenet import FAMILY as DENSENET
+from .families.googlenet import FAMILY as GOOGLENET
+from .families.gpt2 import FAMILY as GPT2
+from .families.inception import FAMILY as INCEPTION
+from .families.llama import FAMILY as LLAMA
+from .families.resnet import FAMILY as RESNET
+from .families.unet import FAMILY as UNET
+from .families.vit import FAMILY as VIT
+from .family import PUBLISHED, Family, family_recipe
+from .keys import Key, one_of
 
-FAMILIES: Mapping[str, Callable[[Config, Collection[str]], Recipe]] = {
-    "bert": bert,
-    "convnext": convnext,
-    "densenet": densenet,
-    "googlenet": googlenet,
-    "gpt2": gpt2,
-    "inception_v3": inception,
-    "llama": llama,
-    "resnet": resnet,
-    "unet": unet,
-    "vit": vit,
+FAMILIES: Mapping[str, Family] = {
+    "bert": BERT,
+    "convnext": CONVNEXT,
+    "densenet": DENSENET,
+    "googlenet": GOOGLENET,
+    "gpt2": GPT2,
+    "inception_v3": INCEPTION,
+    "llama": LLAMA,
+    "resnet": RESNET,
+    "unet": UNET,
+    "vit": VIT,
 }
-"""From `model_type` in `config.json` to the recipe of the family."""
+"""From `model_type` in `config.json` to the family."""
 
 
 def from_pretrained(source: str | os.PathLike, *, ignore_config: Iterable[str] = ()) -> Any:
@@ -78,18 +79,17 @@ def from_pretrained(source: str | os.PathLike, *, ignore_config: Iterable[str] =
     return eqx.nn.make_with_state(lambda: model)() if has_state(model) else model
 
 
-def recipe_for(config: Config, names: Collection[str]) -> Recipe:
-    """The recipe of the family that a configuration names, for weights of these names.
+def recipe_for(config: Config, names: Collection[str], head: str | None = PUBLISHED) -> Recipe:
+    """The model that a configuration describes, for weights of these names.
 
-    Raises `ConfigError`.
+    Raises `ConfigError`, or `WeightsError` for weights of another model.
     """
-    family = config.need("model_type")
-    if family not in FAMILIES:
-        raise ConfigError(
-            f"{config.name!r} has model_type={family!r}; the zoo has {listed(sorted(FAMILIES))}."
-            + did_you_mean(str(family), FAMILIES)
-        )
-    return FAMILIES[family](config, names)
+    return family_recipe(family_of(config), config, names, head)
+
+
+def family_of(config: Config) -> Family:
+    """The family that a configuration names. Raises `ConfigError`."""
+    return FAMILIES[config.value(Key("model_type", one_of(*FAMILIES)))]
 
 
 def _directory(source: str | os.PathLike) -> Path:

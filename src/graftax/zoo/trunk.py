@@ -1,38 +1,15 @@
 """The parts that all transformers of the zoo are made of."""
 
-import functools
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
-from ..structure import Chain, Parallel, Vmap
-from .config import ConfigError
-from .layers import DotProductAttention, QuickGELU
-
-ACTIVATIONS: dict[str, Callable] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_new": jax.nn.gelu,
-    "gelu_pytorch_tanh": jax.nn.gelu,
-    "quick_gelu": QuickGELU(),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-    "swish": jax.nn.silu,
-    "tanh": jax.numpy.tanh,
-    "sigmoid": jax.nn.sigmoid,
-}
-"""Hugging Face's names of activations, and the functions they mean."""
-
-
-def activation(name: str) -> Callable:
-    """The activation of this name. Raises `ConfigError` for an unknown one."""
-    if name not in ACTIVATIONS:
-        raise ConfigError(
-            f"The activation {name!r} is not known. Known are: {', '.join(ACTIVATIONS)}."
-        )
-    return ACTIVATIONS[name]
+from ..structure import Chain, Parallel, Vmap, Wrapper
+from ..surgery import tie
+from .layers import DotProductAttention, Residual
 
 
 def attention(
@@ -47,7 +24,7 @@ def attention(
     scale: float | None = None,
     rotary: Callable | None = None,
     dropout: float = 0.0,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Parallel:
     """Multi-head self-attention, `(t, width)` to `(t, width)`, with `query`, `key`, `value` and `output`.
 
@@ -87,7 +64,13 @@ def attention(
 
 
 def mlp(
-    width: int, inner: int, act: Callable, *, bias: bool = True, dropout: float = 0.0, key: Any
+    width: int,
+    inner: int,
+    act: Callable,
+    *,
+    bias: bool = True,
+    dropout: float = 0.0,
+    key: PRNGKeyArray,
 ) -> Chain:
     """The feed-forward part of a block, `(t, width)` to `(t, width)`: `up`, `act`, `down`, `dropout`."""
     k1, k2 = jax.random.split(key)
@@ -100,7 +83,13 @@ def mlp(
 
 
 def gated_mlp(
-    width: int, inner: int, act: Callable, *, bias: bool = True, dropout: float = 0.0, key: Any
+    width: int,
+    inner: int,
+    act: Callable,
+    *,
+    bias: bool = True,
+    dropout: float = 0.0,
+    key: PRNGKeyArray,
 ) -> Parallel:
     """`down(act(gate(x)) * up(x))`, `(t, width)` to `(t, width)`: SwiGLU if `act` is `jax.nn.silu`.
 
@@ -126,3 +115,96 @@ def layer_norm(width: int, eps: float) -> Vmap:
 def rms_norm(width: int, eps: float) -> Vmap:
     """RMSNorm of each token, `(t, width)` to `(t, width)`."""
     return Vmap(eqx.nn.RMSNorm(width, eps=eps, use_bias=False))
+
+
+def word_embedding(vocabulary: int, width: int, *, key: PRNGKeyArray) -> Vmap:
+    """Token ids `(t,)` to vectors `(t, width)`."""
+    return Vmap(eqx.nn.Embedding(vocabulary, width, key=key))
+
+
+def encoder(blocks: Sequence[Callable[..., Callable]], *, key: PRNGKeyArray) -> Chain:
+    """Blocks in order, each made with a `key` of its own by a function of `blocks`."""
+    keys = jax.random.split(key, len(blocks))
+    return Chain([block(key=each) for block, each in zip(blocks, keys, strict=True)])
+
+
+def pre_norm_block(attend: Callable, feed: Callable, norm: Callable[[], Callable]) -> Chain:
+    """A block with its norms inside the residuals, `(t, width)` to `(t, width)`.
+
+    Source: Xiong et al., On Layer Normalization in the Transformer Architecture, arXiv:2002.04745.
+    """
+    return Chain(attention=Residual(attend, norm1=norm()), mlp=Residual(feed, norm2=norm()))
+
+
+def post_norm_block(attend: Callable, feed: Callable, norm: Callable[[], Callable]) -> Chain:
+    """A block with its norms after the residuals, `(t, width)` to `(t, width)`.
+
+    Source: Vaswani et al., Attention Is All You Need, arXiv:1706.03762.
+    """
+    return Chain(attention=Residual(attend), norm1=norm(), mlp=Residual(feed), norm2=norm())
+
+
+def token_head(
+    head: str, width: int, *, classes: int, dropout: float, key: PRNGKeyArray
+) -> dict[str, Callable]:
+    """The last parts of a model that gives scores to each token, `(t, width)` to `(t, scores)`.
+
+    **Arguments:**
+
+    - `head`: `"tokens"` for `classes` scores, or `"questions"` for two: that an answer begins there, and
+        that it ends there.
+    - `width`: the size of a token.
+    - `classes`: how many there are.
+    - `dropout`: before the scores of classes.
+    - `key`: a random key.
+
+    **Raises:**
+
+    - `ValueError`: another head.
+    """
+    if head == "questions":
+        return {"head": Vmap(eqx.nn.Linear(width, 2, key=key))}
+    if head == "tokens":
+        linear = Vmap(eqx.nn.Linear(width, classes, key=key))
+        return {"dropout": eqx.nn.Dropout(dropout), "head": linear}
+    raise ValueError(f"There is no head {head!r} for this model.")
+
+
+def decoder(
+    body: Mapping[str, Callable],
+    head: str | None,
+    *,
+    width: int,
+    vocabulary: int,
+    tied: bool,
+    classes: int,
+    dropout: float,
+    key: PRNGKeyArray,
+) -> Chain | Wrapper:
+    """The parts of a causal model, and the head on them.
+
+    **Arguments:**
+
+    - `body`: its labelled parts, token ids `(t,)` to `(t, width)`, the first of them `embeddings`.
+    - `head`: `"vocabulary"` for scores of the token after each, `(t, vocabulary)`; what `token_head`
+        has; or None for the body.
+    - `width`, `vocabulary`: of a token, and how many tokens there are.
+    - `tied`: whether the head for the vocabulary shares its matrix with the embeddings.
+    - `classes`, `dropout`: as in `token_head`.
+    - `key`: a random key.
+
+    **Raises:**
+
+    - `ValueError`: another head.
+    """
+    if head is None:
+        return Chain(dict(body))
+    if head != "vocabulary":
+        return Chain({**body, **token_head(head, width, classes=classes, dropout=dropout, key=key)})
+    linear = Vmap(eqx.nn.Linear(width, vocabulary, use_bias=False, key=key))
+    return tied_to_words(Chain({**body, "head": linear}), "head.weight", tied)
+
+
+def tied_to_words(model: Chain, path: str, tied: bool = True) -> Chain | Wrapper:
+    """The model with the matrix at a path that of the word embeddings, if it is to be `tied`."""
+    return tie(model, "embeddings.word.weight", path) if tied else model

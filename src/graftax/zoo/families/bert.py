@@ -1,16 +1,27 @@
 """BERT: Devlin et al., arXiv:1810.04805. MiniLM and its like are the same model, smaller."""
 
+import functools
 from collections.abc import Callable, Collection
-from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
-from ...structure import Chain, Parallel, Vmap
-from ...surgery import tie
-from ..config import Config, Recipe
-from ..layers import PositionEmbedding, Residual, Take, TokenTypeEmbedding
-from ..trunk import activation, attention, layer_norm, mlp
+from ...structure import Chain, Parallel, Vmap, Wrapper
+from ..config import Config
+from ..family import Family, Names, Settings, with_prefix
+from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, Key, one_of
+from ..layers import PositionEmbedding, Take, TokenTypeEmbedding
+from ..trunk import (
+    attention,
+    encoder,
+    layer_norm,
+    mlp,
+    post_norm_block,
+    tied_to_words,
+    token_head,
+    word_embedding,
+)
 
 
 def bert(
@@ -27,9 +38,10 @@ def bert(
     dropout: float = 0.1,
     head: str | None = "pooler",
     classes: int = 2,
+    head_dropout: float | None = None,
     tied: bool = True,
-    key: Any,
-) -> Any:
+    key: PRNGKeyArray,
+) -> Chain | Wrapper:
     """BERT on one sequence: token ids `(t,)` to what the head gives.
 
     Called as `model(ids, mask=..., token_types=..., key=...)`, with `mask` `(t,)`, True where a token
@@ -43,58 +55,93 @@ def bert(
     - `eps`: of each LayerNorm.
     - `dropout`: after the embeddings and before each residual.
     - `head`: None for `(t, width)`; `"pooler"` for `(width,)`; `"classifier"` for `(classes,)`;
-        `"vocabulary"` for masked-token scores `(t, vocabulary)`.
-    - `tied`: whether these scores share their matrix with the embeddings.
-    - `classes`: of the classifier.
+        `"vocabulary"` for masked-token scores `(t, vocabulary)`; `"tokens"` for scores of each token,
+        `(t, classes)`; `"questions"` for scores that the answer begins and ends there, `(t, 2)`.
+    - `classes`, `head_dropout`: of a classifier, and before it; as `dropout` if None.
+    - `tied`: whether masked-token scores share their matrix with the embeddings.
     - `key`: a random key.
+
+    **Raises:**
+
+    - `ValueError`: another head, or heads that do not share the width evenly.
     """
-    keys = jax.random.split(key, depth + 4)
-    parts: dict[str, Any] = {
+    words, places, kinds, blocks, last = jax.random.split(key, 5)
+    block = functools.partial(bert_block, width, heads, inner, act, eps=eps, dropout=dropout)
+    parts: dict[str, Callable] = {
         "embeddings": Parallel(
-            word=Vmap(eqx.nn.Embedding(vocabulary, width, key=keys[0])),
-            position=PositionEmbedding(positions, width, key=keys[1]),
-            token_type=TokenTypeEmbedding(types, width, key=keys[2]),
+            word=word_embedding(vocabulary, width, key=words),
+            position=PositionEmbedding(positions, width, key=places),
+            token_type=TokenTypeEmbedding(types, width, key=kinds),
             op=Chain(add=sum, norm=layer_norm(width, eps), dropout=eqx.nn.Dropout(dropout)),
         ),
-        "encoder": Chain(
-            [
-                bert_block(width, heads, inner, act, eps=eps, dropout=dropout, key=k)
-                for k in keys[4:]
-            ]
-        ),
+        "encoder": encoder([block] * depth, key=blocks),
     }
-    k1, k2 = jax.random.split(keys[3])
-    if head in ("pooler", "classifier"):
-        parts["pooler"] = Chain(
-            first=Take(0), dense=eqx.nn.Linear(width, width, key=k1), act=jax.numpy.tanh
-        )
-    if head == "classifier":
-        parts["head"] = eqx.nn.Linear(width, classes, key=k2)
-    if head != "vocabulary":
+    if head is None:
         return Chain(parts)
-    parts["head"] = Chain(
+    k1, k2 = jax.random.split(last)
+    head_dropout = dropout if head_dropout is None else head_dropout
+    if head == "vocabulary":
+        scores = _vocabulary_head(width, vocabulary, act, eps, key=k1)
+        return tied_to_words(Chain({**parts, "head": scores}), "head.vocabulary.weight", tied)
+    if head not in ("pooler", "classifier"):
+        own = token_head(head, width, classes=classes, dropout=head_dropout, key=k2)
+        return Chain({**parts, **own})
+    parts["pooler"] = Chain(
+        first=Take(0), dense=eqx.nn.Linear(width, width, key=k1), act=jax.numpy.tanh
+    )
+    if head == "classifier":
+        parts["dropout"] = eqx.nn.Dropout(head_dropout)
+        parts["head"] = eqx.nn.Linear(width, classes, key=k2)
+    return Chain(parts)
+
+
+def bert_block(
+    width: int,
+    heads: int,
+    inner: int,
+    act: Callable,
+    *,
+    eps: float,
+    dropout: float,
+    key: PRNGKeyArray,
+) -> Chain:
+    """One block, `(t, width)` to `(t, width)`, its norms after the residuals."""
+    k1, k2 = jax.random.split(key)
+    return post_norm_block(
+        attention(width, heads, dropout=dropout, key=k1),
+        mlp(width, inner, act, dropout=dropout, key=k2),
+        lambda: layer_norm(width, eps),
+    )
+
+
+def _vocabulary_head(
+    width: int, vocabulary: int, act: Callable, eps: float, *, key: PRNGKeyArray
+) -> Chain:
+    k1, k2 = jax.random.split(key)
+    return Chain(
         dense=Vmap(eqx.nn.Linear(width, width, key=k1)),
         act=act,
         norm=layer_norm(width, eps),
         vocabulary=Vmap(eqx.nn.Linear(width, vocabulary, key=k2)),
     )
-    model = Chain(parts)
-    return tie(model, "embeddings.word.weight", "head.vocabulary.weight") if tied else model
 
 
-def bert_block(
-    width: int, heads: int, inner: int, act: Callable, *, eps: float, dropout: float, key: Any
-) -> Chain:
-    """One block, `(t, width)` to `(t, width)`, its norms after the residuals."""
-    k1, k2 = jax.random.split(key)
-    return Chain(
-        attention=Residual(attention(width, heads, dropout=dropout, key=k1)),
-        norm1=layer_norm(width, eps),
-        mlp=Residual(mlp(width, inner, act, dropout=dropout, key=k2)),
-        norm2=layer_norm(width, eps),
-    )
-
-
+_DROPOUT = Key("hidden_dropout_prob", RATE, 0.1)
+_KEYS = {
+    "vocabulary": Key("vocab_size", SIZE),
+    "width": Key("hidden_size", SIZE),
+    "depth": Key("num_hidden_layers", SIZE, blocks={"encoder.{i}": "encoder.layer.{i}"}),
+    "heads": Key("num_attention_heads", SIZE),
+    "inner": Key("intermediate_size", SIZE),
+    "act": Key("hidden_act", ACTIVATION, "gelu"),
+    "positions": Key("max_position_embeddings", SIZE, 512),
+    "types": Key("type_vocab_size", SIZE, 2),
+    "eps": Key("layer_norm_eps", EPSILON, 1e-12),
+    "dropout": _DROPOUT,
+    "head_dropout": Key("classifier_dropout", RATE, _DROPOUT),
+    "tied": Key("tie_word_embeddings", FLAG, True),
+    "classes": CLASSES,
+}
 _RENAME = {
     "embeddings.op.norm": "embeddings.LayerNorm",
     "embeddings.word": "embeddings.word_embeddings",
@@ -107,64 +154,56 @@ _RENAME = {
     "encoder.{i}.mlp.down": "encoder.layer.{i}.output.dense",
     "encoder.{i}.norm2": "encoder.layer.{i}.output.LayerNorm",
 }
-_PREFIX = {".embeddings": "bert.embeddings", ".encoder": "bert.encoder", ".pooler": "bert.pooler"}
 _HEAD = {
     ".head.dense": "cls.predictions.transform.dense",
     ".head.norm": "cls.predictions.transform.LayerNorm",
     ".head.vocabulary": "cls.predictions.decoder",
-    ".head": "classifier",
 }
 _DECODER_BIAS = "cls.predictions.decoder.bias"
 # The first checkpoints were converted from TensorFlow, which calls them so.
 _OLD_NORMS = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
-_HEADS = {
-    "BertModel": "pooler",
-    "BertForSequenceClassification": "classifier",
-    "BertForMaskedLM": "vocabulary",
-    "BertForPreTraining": "vocabulary",
-}
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """BERT as `config.json` of Hugging Face describes it. Raises `ConfigError`."""
-    head = _HEADS[config.architecture(_HEADS)]
-    if head == "pooler" and not any("pooler" in name for name in names):
-        head = None
-    config.only("position_embedding_type", ["absolute"])
-    config.only("is_decoder", [False])
-    config.only("add_cross_attention", [False])
-    config.get("attention_probs_dropout_prob", 0.0)
-    settings: dict[str, Any] = {
-        "vocabulary": config.need("vocab_size"),
-        "width": config.need("hidden_size"),
-        "depth": config.need("num_hidden_layers"),
-        "heads": config.need("num_attention_heads"),
-        "inner": config.need("intermediate_size"),
-        "act": activation(config.get("hidden_act", "gelu")),
-        "positions": config.get("max_position_embeddings", 512),
-        "types": config.get("type_vocab_size", 2),
-        "eps": config.get("layer_norm_eps", 1e-12),
-        "dropout": config.get("hidden_dropout_prob", 0.1),
-        "head": head,
-        "tied": config.get("tie_word_embeddings", True),
-        "classes": config.labels(),
-    }
-    return Recipe(
-        lambda key: bert(**settings, key=key),
-        {
-            **_RENAME,
-            **(_PREFIX if any(name.startswith("bert.") for name in names) else {}),
-            # Where the decoder's own bias was saved, it is the one that counts.
-            **({} if _DECODER_BIAS in names else {".head.vocabulary.bias": "cls.predictions.bias"}),
-            **_HEAD,
-            **(_OLD_NORMS if any(name.endswith(".gamma") for name in names) else {}),
-        },
-        # A buffer, a second copy of a bias, and the head that only pretraining needs.
-        (
-            "embeddings.position_ids",
-            "cls.predictions.bias",
-            "cls.seq_relationship.{p}",
-            *(() if head else ("pooler.dense.{p}",)),
-            *(("bert.pooler.dense.{p}",) if head == "vocabulary" else ()),
-        ),
-    )
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+    head = settings["head"]
+    rename = _RENAME | with_prefix(prefix, "embeddings", "encoder", "pooler")
+    if _DECODER_BIAS not in names:
+        # Where the decoder's own bias was saved, it is the one that counts.
+        rename[".head.vocabulary.bias"] = "cls.predictions.bias"
+    rename |= _HEAD | {".head": "qa_outputs" if head == "questions" else "classifier"}
+    if any(name.endswith(".gamma") for name in names):
+        rename |= _OLD_NORMS
+    # A buffer, a second copy of a bias, and the head that only pretraining needs.
+    ignore = ("embeddings.position_ids", "cls.predictions.bias", "cls.seq_relationship.{p}")
+    is_pooled = head in ("pooler", "classifier")
+    return Names(rename, ignore if is_pooled else (*ignore, "pooler.dense.{p}"))
+
+
+def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+    if settings["head"] == "pooler" and not any("pooler" in name for name in names):
+        return settings | {"head": None}
+    return settings
+
+
+FAMILY = Family(
+    build=bert,
+    keys=_KEYS,
+    heads={
+        "BertModel": "pooler",
+        "BertForSequenceClassification": "classifier",
+        "BertForMaskedLM": "vocabulary",
+        "BertForPreTraining": "vocabulary",
+        "BertForTokenClassification": "tokens",
+        "BertForQuestionAnswering": "questions",
+    },
+    names=_names,
+    body="embeddings|encoder",
+    prefixes=("bert.",),
+    fixed=(
+        Key("position_embedding_type", one_of("absolute"), "absolute"),
+        Key("is_decoder", one_of(False), False),
+        Key("add_cross_attention", one_of(False), False),
+    ),
+    unused=("attention_probs_dropout_prob",),
+    settle=_settle,
+)

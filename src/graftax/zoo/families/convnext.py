@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from ...structure import Chain, SkipConnection
-from ..config import Config, ConfigError, Recipe
+from ..config import Config, ConfigError
 from ..convolution import POOL, Pixelwise, Scale, conv
-from ..trunk import activation
+from ..family import Family, Names, Settings, without_classes
+from ..keys import ACTIVATION, CLASSES, EPSILON, NUMBER, SIZE, Key, Kind, one_of, sizes
 
 # Of every norm but the last, whatever the configuration says.
 _EPS = 1e-6
@@ -89,7 +90,7 @@ def _norm(width: int) -> Pixelwise:
     return Pixelwise(eqx.nn.LayerNorm(width, eps=_EPS))
 
 
-def _names(prefix: str, stages: int) -> dict[str, str]:
+def _rename(prefix: str, stages: int) -> dict[str, str]:
     names = {
         ".stem.conv": f"{prefix}embeddings.patch_embeddings",
         ".stem.norm": f"{prefix}embeddings.layernorm",
@@ -108,31 +109,48 @@ def _names(prefix: str, stages: int) -> dict[str, str]:
     return names | {".norm": f"{prefix}layernorm", ".head": "classifier"}
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """ConvNeXt as `config.json` of Hugging Face describes it. Raises `ConfigError`."""
-    architecture = config.architecture(["ConvNextForImageClassification", "ConvNextModel"])
-    widths = tuple(config.get("hidden_sizes", (96, 192, 384, 768)))
-    depths = tuple(config.get("depths", (3, 3, 9, 3)))
-    stages = config.get("num_stages", len(widths))
+_SCALE = Kind(lambda value: NUMBER.read(value) if NUMBER.read(value) > 0 else None)
+_KEYS = {
+    "widths": Key("hidden_sizes", sizes(), (96, 192, 384, 768)),
+    "depths": Key(
+        "depths",
+        sizes(),
+        (3, 3, 9, 3),
+        blocks={"stage{s}.blocks.{b}": "encoder.stages.{s}.layers.{b}"},
+    ),
+    "patch": Key("patch_size", SIZE, 4),
+    "channels": Key("num_channels", SIZE, 3),
+    "act": Key("hidden_act", ACTIVATION, "gelu"),
+    "eps": Key("layer_norm_eps", EPSILON, 1e-12),
+    "scale": Key("layer_scale_init_value", _SCALE, 1e-6),
+    "classes": CLASSES,
+}
+
+
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+    return Names(_rename(prefix, len(settings["widths"])))
+
+
+def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+    widths, depths = settings["widths"], settings["depths"]
+    stages = config.value(Key("num_stages", SIZE, len(widths)))
     if not stages == len(widths) == len(depths):
         raise ConfigError(
             f"{config.name!r} has num_stages={stages}, {len(widths)} hidden_sizes and {len(depths)} "
             "depths: these must be as many."
         )
-    config.only("drop_path_rate", [0.0])
-    scale = config.get("layer_scale_init_value", 1e-6)
-    settings: dict[str, Any] = {
-        "widths": widths,
-        "depths": depths,
-        "patch": config.get("patch_size", 4),
-        "channels": config.get("num_channels", 3),
-        "act": activation(config.get("hidden_act", "gelu")),
-        "eps": config.get("layer_norm_eps", 1e-12),
-        "scale": scale if scale > 0 else None,
-        "classes": None if architecture == "ConvNextModel" else config.labels(),
-    }
+    return without_classes(config, settings, names)
+
+
+FAMILY = Family(
+    build=convnext,
+    keys=_KEYS,
+    heads={"ConvNextForImageClassification": "classifier", "ConvNextModel": None},
+    names=_names,
+    body="embeddings|encoder|layernorm",
+    prefixes=("convnext.",),
+    fixed=(Key("drop_path_rate", one_of(0.0), 0.0),),
     # Images of any size will do; the others name the outputs of a backbone, which are all there.
-    for key in ("image_size", "out_features", "out_indices", "stage_names"):
-        config.get(key, None)
-    prefix = "convnext." if any(name.startswith("convnext.") for name in names) else ""
-    return Recipe(lambda key: convnext(**settings, key=key), _names(prefix, len(widths)))
+    unused=("image_size", "out_features", "out_indices", "stage_names"),
+    settle=_settle,
+)

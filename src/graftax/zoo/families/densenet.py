@@ -7,8 +7,9 @@ import equinox as eqx
 import jax
 
 from ...structure import Chain, SkipConnection
-from ..config import Config, Recipe
 from ..convolution import POOL, Append, batch_norm, conv, max_pool
+from ..family import Family, Names, Settings, without_classes
+from ..keys import CLASSES, RATE, SIZE, Key, sizes
 
 DEPTHS = {
     121: (6, 12, 24, 16),
@@ -101,7 +102,7 @@ def transition(into: int, out: int, *, key: Any) -> Chain:
     )
 
 
-def _names(depths: Sequence[int], dotted: bool) -> dict[str, str]:
+def _rename(depths: Sequence[int], dotted: bool) -> dict[str, str]:
     names = {
         ".stem.{part}": "features.{part}0",
         ".norm": "features.norm5",
@@ -119,21 +120,29 @@ def _names(depths: Sequence[int], dotted: bool) -> dict[str, str]:
     return names
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """DenseNet as torchvision's constructor describes it. Raises `ConfigError`."""
-    config.architecture(["DenseNet"])
-    depths = tuple(config.get("block_config", DEPTHS[121]))
-    settings: dict[str, Any] = {
-        "depths": depths,
-        "growth": config.get("growth_rate", 32),
-        "stem": config.get("num_init_features", 64),
-        "inner": config.get("bn_size", 4),
-        "channels": config.get("num_channels", 3),
-        "dropout": config.get("drop_rate", 0.0),
-        "classes": config.labels(),
-    }
-    for key in ("library_name", "memory_efficient"):
-        config.get(key, None)
+_BLOCKS = {"stage{s}.blocks.{j}": "features.denseblock{s}.denselayer{j}"}
+_KEYS = {
+    "depths": Key("block_config", sizes(), DEPTHS[121], blocks=_BLOCKS),
+    "growth": Key("growth_rate", SIZE, 32),
+    "stem": Key("num_init_features", SIZE, 64),
+    "inner": Key("bn_size", SIZE, 4),
+    "channels": Key("num_channels", SIZE, 3),
+    "dropout": Key("drop_rate", RATE, 0.0),
+    "classes": CLASSES,
+}
+
+
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
     # The published files are older than the names that torchvision has now.
-    dotted = any(".norm.1." in name for name in names)
-    return Recipe(lambda key: densenet(**settings, key=key), _names(depths, dotted))
+    return Names(_rename(settings["depths"], any(".norm.1." in name for name in names)))
+
+
+FAMILY = Family(
+    build=densenet,
+    keys=_KEYS,
+    heads={"DenseNet": "classifier"},
+    names=_names,
+    body="features",
+    unused=("library_name", "memory_efficient"),
+    settle=without_classes,
+)

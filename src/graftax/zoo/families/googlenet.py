@@ -3,15 +3,17 @@
 With BatchNorm, and 3 x 3 windows where the paper has 5 x 5.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 
 from ...structure import Chain, Parallel
-from ..config import Config, ConfigError, Recipe
+from ..config import Config
 from ..convolution import CONCATENATE, POOL, Conv, Normalize, convolutions, max_pool
+from ..family import Family, Names, Settings, without_classes
+from ..keys import CLASSES, FLAG, RATE, SIZE, Key, sizes
 
 # Of every BatchNorm, as in the Inception networks that came after.
 EPS = 1e-3
@@ -137,37 +139,53 @@ _BRANCHES = {
 }
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """GoogLeNet as torchvision's constructor describes it. Raises `ConfigError`."""
-    config.architecture(["GoogLeNet"])
-    sizes = config.part("block_sizes")
+_KEYS = {
+    "stem": Key("stem_sizes", sizes(), (64, 64, 192)),
+    "channels": Key("num_channels", SIZE, 3),
+    "transform": Key("transform_input", FLAG, False),
+    "dropout": Key("dropout", RATE, 0.2),
+    "classes": CLASSES,
+}
+
+
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
     rename = {".stem.conv{i}": "conv{i}.conv", ".stem.norm{i}": "conv{i}.bn", ".head": "fc"}
-    widths: list[list[Widths]] = [[], [], []]
-    for name, published in WIDTHS.items():
-        number = int(name[0]) - 3
-        stage = widths[number]
-        rename[f".stage{number + 1}.blocks.{len(stage)}"] = f"inception{name}"
-        stage.append(published if sizes is None else _widths(sizes, f"inception{name}"))
-    stem = tuple(config.get("stem_sizes", (64, 64, 192)))
-    if len(stem) != 3:
-        raise ConfigError(f"{config.name!r} has stem_sizes={list(stem)}: the stem has 3 widths.")
-    settings: dict[str, Any] = {
-        "widths": widths,
-        "stem": stem,
-        "channels": config.get("num_channels", 3),
-        "classes": config.labels(),
-        "transform": config.get("transform_input", False),
-        "dropout": config.get("dropout", 0.2),
-    }
-    for key in ("library_name", "aux_logits", "init_weights"):
-        config.get(key, None)
+    for stage, block, name in _blocks():
+        rename[f".stage{stage + 1}.blocks.{block}"] = f"inception{name}"
     # Auxiliary heads are there for training alone.
-    auxiliary = (".aux1.{p}", ".aux2.{p}")
-    return Recipe(lambda key: googlenet(**settings, key=key), rename | _BRANCHES, auxiliary)
+    return Names(rename | _BRANCHES, (".aux1.{p}", ".aux2.{p}"))
 
 
-def _widths(sizes: Config, name: str) -> Widths:
-    found = tuple(sizes.need(name))
+def _blocks() -> Iterator[tuple[int, int, str]]:
+    """The stage of each published block, its place there, and the paper's name for it."""
+    for stage, number in enumerate("345"):
+        for block, name in enumerate(name for name in WIDTHS if name[0] == number):
+            yield stage, block, name
+
+
+def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+    if len(settings["stem"]) != 3:
+        raise config.error("stem_sizes", ": the stem has 3 widths.")
+    given = config.part("block_sizes")
+    widths: list[list[Widths]] = [[], [], []]
+    for stage, _, name in _blocks():
+        widths[stage].append(WIDTHS[name] if given is None else _widths(given, f"inception{name}"))
+    return without_classes(config, settings | {"widths": widths}, names)
+
+
+def _widths(given: Config, name: str) -> Widths:
+    found = given.value(Key(name, sizes()))
     if len(found) != 6:
-        raise ConfigError(f"{sizes.name!r} has {name}={list(found)}: a block has 6 widths.")
+        raise given.error(name, ": a block has 6 widths.")
     return found
+
+
+FAMILY = Family(
+    build=googlenet,
+    keys=_KEYS,
+    heads={"GoogLeNet": "classifier"},
+    names=_names,
+    body=r"conv\d|inception\w+",
+    unused=("library_name", "aux_logits", "init_weights"),
+    settle=_settle,
+)

@@ -1,17 +1,26 @@
 """GPT-2: Radford et al., Language Models are Unsupervised Multitask Learners, 2019."""
 
+import functools
 from collections.abc import Callable, Collection
-from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
 from ...files import Layout
-from ...structure import Chain, Parallel, Vmap
-from ...surgery import tie
-from ..config import Config, Recipe
-from ..layers import PositionEmbedding, Residual
-from ..trunk import activation, attention, layer_norm, mlp
+from ...structure import Chain, Parallel, Wrapper
+from ..family import Family, Names, Settings, with_prefix
+from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, Key, flag_as, one_of
+from ..layers import PositionEmbedding
+from ..trunk import (
+    attention,
+    decoder,
+    encoder,
+    layer_norm,
+    mlp,
+    pre_norm_block,
+    word_embedding,
+)
 
 
 def gpt2(
@@ -30,8 +39,10 @@ def gpt2(
     scale_by_depth: bool = False,
     head: str | None = "vocabulary",
     tied: bool = True,
-    key: Any,
-) -> Any:
+    classes: int = 2,
+    head_dropout: float = 0.1,
+    key: PRNGKeyArray,
+) -> Chain | Wrapper:
     """GPT-2 on one sequence: token ids `(t,)` to scores for the token after each, `(t, vocabulary)`.
 
     Called as `model(ids, mask=..., positions=..., key=...)`, where `mask` `(t,)` is True where a token
@@ -47,34 +58,44 @@ def gpt2(
     - `dropout`, `embedding_dropout`: before each residual, and after the embeddings.
     - `scale`: what the scores of attention are multiplied with; 1 / sqrt(head size) if None.
     - `scale_by_depth`: whether these scores are divided by 1, 2, ... from block to block besides.
-    - `head`: `"vocabulary"`, or None for `(t, width)`.
-    - `tied`: whether the head shares its matrix with the embeddings.
+    - `head`: `"vocabulary"`; `"tokens"` for scores of each token, `(t, classes)`; `"questions"` for
+        scores that the answer begins and ends there, `(t, 2)`; or None for `(t, width)`.
+    - `tied`: whether the head for the vocabulary shares its matrix with the embeddings.
+    - `classes`, `head_dropout`: of the head for tokens, and before it.
     - `key`: a random key.
+
+    **Raises:**
+
+    - `ValueError`: another head, or heads that do not share the width evenly.
     """
     inner = 4 * width if inner is None else inner
-    scales = [scale] * depth
-    if scale_by_depth:
-        base = (width // heads) ** -0.5 if scale is None else scale
-        scales = [base / (i + 1) for i in range(depth)]
-    keys = jax.random.split(key, depth + 3)
-    parts: dict[str, Any] = {
+    words, places, last, blocks = jax.random.split(key, 4)
+    block = functools.partial(gpt2_block, width, heads, inner, act, eps=eps, dropout=dropout)
+    scales = _scales(scale, width // heads, depth) if scale_by_depth else [scale] * depth
+    body = {
         "embeddings": Parallel(
-            word=Vmap(eqx.nn.Embedding(vocabulary, width, key=keys[0])),
-            position=PositionEmbedding(positions, width, key=keys[1]),
+            word=word_embedding(vocabulary, width, key=words),
+            position=PositionEmbedding(positions, width, key=places),
             op=Chain(add=sum, dropout=eqx.nn.Dropout(embedding_dropout)),
         ),
-        "encoder": Chain(
-            [
-                gpt2_block(width, heads, inner, act, eps=eps, dropout=dropout, scale=s, key=k)
-                for s, k in zip(scales, keys[3:], strict=True)
-            ]
-        ),
+        "encoder": encoder([functools.partial(block, scale=each) for each in scales], key=blocks),
         "norm": layer_norm(width, eps),
     }
-    if head is None:
-        return Chain(parts)
-    parts["head"] = Vmap(eqx.nn.Linear(width, vocabulary, use_bias=False, key=keys[2]))
-    return tie(Chain(parts), "embeddings.word.weight", "head.weight") if tied else Chain(parts)
+    return decoder(
+        body,
+        head,
+        width=width,
+        vocabulary=vocabulary,
+        tied=tied,
+        classes=classes,
+        dropout=head_dropout,
+        key=last,
+    )
+
+
+def _scales(scale: float | None, head_size: int, depth: int) -> list[float]:
+    base = head_size**-0.5 if scale is None else scale
+    return [base / (i + 1) for i in range(depth)]
 
 
 def gpt2_block(
@@ -86,14 +107,14 @@ def gpt2_block(
     eps: float,
     dropout: float,
     scale: float | None = None,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """One block, `(t, width)` to `(t, width)`, its norms inside the residuals."""
     k1, k2 = jax.random.split(key)
-    attend = attention(width, heads, causal=True, scale=scale, dropout=dropout, key=k1)
-    return Chain(
-        attention=Residual(attend, norm1=layer_norm(width, eps)),
-        mlp=Residual(mlp(width, inner, act, dropout=dropout, key=k2), norm2=layer_norm(width, eps)),
+    return pre_norm_block(
+        attention(width, heads, causal=True, scale=scale, dropout=dropout, key=k1),
+        mlp(width, inner, act, dropout=dropout, key=k2),
+        lambda: layer_norm(width, eps),
     )
 
 
@@ -114,39 +135,46 @@ _RENAME = {
     ".encoder.{i}.mlp.up": _conv1d("h.{i}.mlp.c_fc"),
     ".encoder.{i}.mlp.down": _conv1d("h.{i}.mlp.c_proj"),
     ".norm": "ln_f",
-    ".head": "lm_head",
 }
-_PREFIX = {f".{name}": f"transformer.{name}" for name in ("wte", "wpe", "h", "ln_f")}
-_HEADS = {"GPT2LMHeadModel": "vocabulary", "GPT2Model": None}
+_KEYS = {
+    "vocabulary": Key("vocab_size", SIZE),
+    "width": Key("n_embd", SIZE),
+    "depth": Key("n_layer", SIZE, blocks={"encoder.{i}": "h.{i}"}),
+    "heads": Key("n_head", SIZE),
+    "inner": Key("n_inner", SIZE, None),
+    "act": Key("activation_function", ACTIVATION, "gelu_new"),
+    "positions": Key("n_positions", SIZE, 1024),
+    "eps": Key("layer_norm_epsilon", EPSILON, 1e-5),
+    "dropout": Key("resid_pdrop", RATE, 0.1),
+    "embedding_dropout": Key("embd_pdrop", RATE, 0.1),
+    "scale": Key("scale_attn_weights", flag_as(None, 1.0), True),
+    "scale_by_depth": Key("scale_attn_by_inverse_layer_idx", FLAG, False),
+    "tied": Key("tie_word_embeddings", FLAG, True),
+    "classes": CLASSES,
+    "head_dropout": Key("classifier_dropout", RATE, Key("hidden_dropout", RATE, 0.1)),
+}
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """GPT-2 as `config.json` of Hugging Face describes it. Raises `ConfigError`."""
-    head = _HEADS[config.architecture(_HEADS)]
-    config.only("add_cross_attention", [False])
-    config.get("attn_pdrop", 0.0)
-    # It only says in which precision scores are computed, and ours is float32 always.
-    config.get("reorder_and_upcast_attn", False)
-    settings: dict[str, Any] = {
-        "vocabulary": config.need("vocab_size"),
-        "width": config.need("n_embd"),
-        "depth": config.need("n_layer"),
-        "heads": config.need("n_head"),
-        "inner": config.get("n_inner", None),
-        "act": activation(config.get("activation_function", "gelu_new")),
-        "positions": config.get("n_positions", 1024),
-        "eps": config.get("layer_norm_epsilon", 1e-5),
-        "dropout": config.get("resid_pdrop", 0.1),
-        "embedding_dropout": config.get("embd_pdrop", 0.1),
-        "scale": None if config.get("scale_attn_weights", True) else 1.0,
-        "scale_by_depth": config.get("scale_attn_by_inverse_layer_idx", False),
-        "head": head,
-        "tied": config.get("tie_word_embeddings", True),
-    }
-    prefixed = any(name.startswith("transformer.") for name in names)
-    return Recipe(
-        lambda key: gpt2(**settings, key=key),
-        {**_RENAME, **(_PREFIX if prefixed else {})},
-        # Buffers: the causal mask, and what it puts in place of a score.
-        ("h.{i}.attn.bias", "h.{i}.attn.masked_bias"),
-    )
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+    head = {"tokens": "classifier", "questions": "qa_outputs"}.get(settings["head"], "lm_head")
+    rename = _RENAME | {".head": head} | with_prefix(prefix, "wte", "wpe", "h", "ln_f")
+    # Buffers: the causal mask, and what it puts in place of a score.
+    return Names(rename, ("h.{i}.attn.bias", "h.{i}.attn.masked_bias"))
+
+
+FAMILY = Family(
+    build=gpt2,
+    keys=_KEYS,
+    heads={
+        "GPT2LMHeadModel": "vocabulary",
+        "GPT2Model": None,
+        "GPT2ForTokenClassification": "tokens",
+        "GPT2ForQuestionAnswering": "questions",
+    },
+    names=_names,
+    body="wte|wpe|h|ln_f",
+    prefixes=("transformer.",),
+    fixed=(Key("add_cross_attention", one_of(False), False),),
+    # The last only says in which precision scores are computed, and ours is float32 always.
+    unused=("attn_pdrop", "reorder_and_upcast_attn"),
+)

@@ -10,8 +10,9 @@ import equinox as eqx
 import jax
 
 from ...structure import Chain, Parallel
-from ..config import Config, Recipe
 from ..convolution import CONCATENATE, POOL, Conv, convolutions, max_pool
+from ..family import Family, Names, Settings, without_classes
+from ..keys import CLASSES, FLAG, RATE, SIZE, Key, whole
 from .googlenet import EPS, with_transform
 
 _WIDE, _TALL = (1, 7), (7, 1)
@@ -216,25 +217,32 @@ def block_names(path: str, name: str, kind: str) -> dict[str, str]:
     return rules
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """Inception v3 as torchvision's constructor describes it. Raises `ConfigError`.
+_KEYS = {
+    "channels": Key("num_channels", SIZE, 3),
+    "transform": Key("transform_input", FLAG, False),
+    "dropout": Key("dropout", RATE, 0.5),
+    # Not torchvision's, but ours: what all widths are divided by, the smallest of which is 32.
+    "divisor": Key("width_divisor", whole(1, 32), 1),
+    "classes": CLASSES,
+}
 
-    One value is ours: `width_divisor`, by which all widths are divided.
-    """
-    config.architecture(["Inception3"])
-    settings: dict[str, Any] = {
-        "channels": config.get("num_channels", 3),
-        "classes": config.labels(),
-        "transform": config.get("transform_input", False),
-        "dropout": config.get("dropout", 0.5),
-        "divisor": config.get("width_divisor", 1),
-    }
-    for key in ("library_name", "aux_logits", "init_weights"):
-        config.get(key, None)
+
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
     rename = {".head": "fc"}
     for i, name in enumerate(_STEM):
         rename |= {f".stem.conv{i + 1}": f"{name}.conv", f".stem.norm{i + 1}": f"{name}.bn"}
     for path, name in _BLOCKS.items():
         rename |= block_names(path, name, _KINDS[path])
     # The auxiliary head is there for training alone.
-    return Recipe(lambda key: inception(**settings, key=key), rename, (".AuxLogits.{p}",))
+    return Names(rename, (".AuxLogits.{p}",))
+
+
+FAMILY = Family(
+    build=inception,
+    keys=_KEYS,
+    heads={"Inception3": "classifier"},
+    names=_names,
+    body=r"(?:Conv2d|Mixed)_\w+",
+    unused=("library_name", "aux_logits", "init_weights"),
+    settle=without_classes,
+)

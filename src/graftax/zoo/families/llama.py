@@ -1,17 +1,17 @@
 """Llama: Touvron et al., arXiv:2302.13971 and arXiv:2307.09288; Llama 3: arXiv:2407.21783."""
 
+import functools
 from collections.abc import Callable, Collection
-from typing import Any
 
-import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
-from ...structure import Chain, Vmap
-from ...surgery import tie
-from ..config import Config, Recipe
-from ..layers import Residual
+from ...structure import Chain, Wrapper
+from ..config import Config
+from ..family import Family, Names, Settings, with_prefix
+from ..keys import ACTIVATION, CLASSES, EPSILON, FACTOR, FLAG, RATE, SIZE, Key, one_of
 from ..rotary import RotaryEmbedding
-from ..trunk import activation, attention, gated_mlp, rms_norm
+from ..trunk import attention, decoder, encoder, gated_mlp, pre_norm_block, rms_norm, word_embedding
 
 
 def llama(
@@ -30,8 +30,10 @@ def llama(
     mlp_bias: bool = False,
     head: str | None = "vocabulary",
     tied: bool = False,
-    key: Any,
-) -> Any:
+    classes: int = 2,
+    head_dropout: float = 0.1,
+    key: PRNGKeyArray,
+) -> Chain | Wrapper:
     """Llama on one sequence: token ids `(t,)` to scores for the token after each, `(t, vocabulary)`.
 
     Called as `model(ids, mask=..., positions=...)`, where `mask` `(t,)` is True where a token is no
@@ -47,38 +49,45 @@ def llama(
     - `rotary`: how positions turn queries and keys; `RotaryEmbedding()` if None.
     - `eps`: of each RMSNorm.
     - `attention_bias`, `mlp_bias`: whether the linear layers there have a bias.
-    - `head`: `"vocabulary"`, or None for `(t, width)`.
-    - `tied`: whether the head shares its matrix with the embeddings.
+    - `head`: `"vocabulary"`; `"tokens"` for scores of each token, `(t, classes)`; `"questions"` for
+        scores that the answer begins and ends there, `(t, 2)`; or None for `(t, width)`.
+    - `tied`: whether the head for the vocabulary shares its matrix with the embeddings.
+    - `classes`, `head_dropout`: of the head for tokens, and before it.
     - `key`: a random key.
+
+    **Raises:**
+
+    - `ValueError`: another head, or heads that do not share the width evenly.
     """
-    rotary = RotaryEmbedding() if rotary is None else rotary
-    keys = jax.random.split(key, depth + 2)
-    parts: dict[str, Any] = {
-        "embeddings": Chain(word=Vmap(eqx.nn.Embedding(vocabulary, width, key=keys[0]))),
-        "encoder": Chain(
-            [
-                llama_block(
-                    width,
-                    heads,
-                    inner,
-                    act,
-                    kv_heads=kv_heads,
-                    head_size=head_size,
-                    rotary=rotary,
-                    eps=eps,
-                    attention_bias=attention_bias,
-                    mlp_bias=mlp_bias,
-                    key=k,
-                )
-                for k in keys[2:]
-            ]
-        ),
+    words, last, blocks = jax.random.split(key, 3)
+    block = functools.partial(
+        llama_block,
+        width,
+        heads,
+        inner,
+        act,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        rotary=RotaryEmbedding() if rotary is None else rotary,
+        eps=eps,
+        attention_bias=attention_bias,
+        mlp_bias=mlp_bias,
+    )
+    body = {
+        "embeddings": Chain(word=word_embedding(vocabulary, width, key=words)),
+        "encoder": encoder([block] * depth, key=blocks),
         "norm": rms_norm(width, eps),
     }
-    if head is None:
-        return Chain(parts)
-    parts["head"] = Vmap(eqx.nn.Linear(width, vocabulary, use_bias=False, key=keys[1]))
-    return tie(Chain(parts), "embeddings.word.weight", "head.weight") if tied else Chain(parts)
+    return decoder(
+        body,
+        head,
+        width=width,
+        vocabulary=vocabulary,
+        tied=tied,
+        classes=classes,
+        dropout=head_dropout,
+        key=last,
+    )
 
 
 def llama_block(
@@ -93,7 +102,7 @@ def llama_block(
     eps: float,
     attention_bias: bool = False,
     mlp_bias: bool = False,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """One block, `(t, width)` to `(t, width)`, its norms inside the residuals."""
     k1, k2 = jax.random.split(key)
@@ -108,10 +117,7 @@ def llama_block(
         key=k1,
     )
     feed = gated_mlp(width, inner, act, bias=mlp_bias, key=k2)
-    return Chain(
-        attention=Residual(attend, norm1=rms_norm(width, eps)),
-        mlp=Residual(feed, norm2=rms_norm(width, eps)),
-    )
+    return pre_norm_block(attend, feed, lambda: rms_norm(width, eps))
 
 
 _RENAME = {
@@ -125,58 +131,70 @@ _RENAME = {
     ".encoder.{i}.mlp.gate": "layers.{i}.mlp.gate_proj",
     ".encoder.{i}.mlp.up": "layers.{i}.mlp.up_proj",
     ".encoder.{i}.mlp.op.down": "layers.{i}.mlp.down_proj",
-    ".head": "lm_head",
 }
-_PREFIX = {f".{name}": f"model.{name}" for name in ("embed_tokens", "layers", "norm")}
-_HEADS = {"LlamaForCausalLM": "vocabulary", "LlamaModel": None}
+_KEYS = {
+    "vocabulary": Key("vocab_size", SIZE),
+    "width": Key("hidden_size", SIZE),
+    "depth": Key("num_hidden_layers", SIZE, blocks={"encoder.{i}": "layers.{i}"}),
+    "heads": Key("num_attention_heads", SIZE),
+    "inner": Key("intermediate_size", SIZE),
+    "kv_heads": Key("num_key_value_heads", SIZE, None),
+    "head_size": Key("head_dim", SIZE, None),
+    "act": Key("hidden_act", ACTIVATION, "silu"),
+    "eps": Key("rms_norm_eps", EPSILON, 1e-6),
+    "attention_bias": Key("attention_bias", FLAG, False),
+    "mlp_bias": Key("mlp_bias", FLAG, False),
+    "tied": Key("tie_word_embeddings", FLAG, False),
+    "classes": CLASSES,
+    "head_dropout": Key("classifier_dropout", RATE, Key("hidden_dropout", RATE, 0.1)),
+}
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """Llama as `config.json` of Hugging Face describes it. Raises `ConfigError`."""
-    head = _HEADS[config.architecture(_HEADS)]
-    config.get("attention_dropout", 0.0)
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+    head = {"tokens": "score", "questions": "qa_outputs"}.get(settings["head"], "lm_head")
+    rename = _RENAME | {".head": head} | with_prefix(prefix, "embed_tokens", "layers", "norm")
+    # The frequencies that follow from the configuration.
+    return Names(rename, ("rotary_emb.inv_freq",))
+
+
+def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+    return settings | {"rotary": _rotary(config)}
+
+
+FAMILY = Family(
+    build=llama,
+    keys=_KEYS,
+    heads={
+        "LlamaForCausalLM": "vocabulary",
+        "LlamaModel": None,
+        "LlamaForTokenClassification": "tokens",
+        "LlamaForQuestionAnswering": "questions",
+    },
+    names=_names,
+    body="embed_tokens|layers|norm",
+    prefixes=("model.", "transformer."),
     # Positions that are turned have no table: no input is too long for one.
-    config.get("max_position_embeddings", None)
-    settings: dict[str, Any] = {
-        "vocabulary": config.need("vocab_size"),
-        "width": config.need("hidden_size"),
-        "depth": config.need("num_hidden_layers"),
-        "heads": config.need("num_attention_heads"),
-        "inner": config.need("intermediate_size"),
-        "kv_heads": config.get("num_key_value_heads", None),
-        "head_size": config.get("head_dim", None),
-        "act": activation(config.get("hidden_act", "silu")),
-        "rotary": _rotary(config),
-        "eps": config.get("rms_norm_eps", 1e-6),
-        "attention_bias": config.get("attention_bias", False),
-        "mlp_bias": config.get("mlp_bias", False),
-        "head": head,
-        "tied": config.get("tie_word_embeddings", False),
-    }
-    prefixed = any(name.startswith("model.") for name in names)
-    return Recipe(
-        lambda key: llama(**settings, key=key),
-        {**_RENAME, **(_PREFIX if prefixed else {})},
-        # The frequencies that follow from the configuration.
-        ("rotary_emb.inv_freq",),
-    )
+    unused=("attention_dropout", "max_position_embeddings"),
+    settle=_settle,
+)
 
 
 def _rotary(config: Config) -> RotaryEmbedding:
-    theta = float(config.get("rope_theta", 10_000.0))
+    theta = config.value(Key("rope_theta", FACTOR, 10_000.0))
     # The newer name first; the base moved into it.
     parts = [config.part(key) for key in ("rope_parameters", "rope_scaling")]
     rope = next((part for part in parts if part), None)
     if rope is None:
         return RotaryEmbedding(theta)
-    theta = float(rope.get("rope_theta", theta))
-    kind = "rope_type" if rope.get("rope_type", None) else "type"
-    rope.only(kind, ["default", "linear", "llama3"])
-    if rope.get(kind, "default") == "default":
+    theta = rope.value(Key("rope_theta", FACTOR, theta))
+    older = Key("type", one_of("default", "linear", "llama3"), "default")
+    kind = rope.value(older._replace(name="rope_type", default=older))
+    if kind == "default":
         return RotaryEmbedding(theta)
-    if rope.get(kind, "default") == "linear":
+    if kind == "linear":
         # Only the kinds that change with the length need it.
-        rope.get("original_max_position_embeddings", None)
-        return RotaryEmbedding(theta, float(rope.need("factor")))
-    names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-    return RotaryEmbedding(theta, tuple(rope.need(name) for name in names))
+        rope.skip(["original_max_position_embeddings"])
+        return RotaryEmbedding(theta, rope.value(Key("factor", FACTOR)))
+    factors = [Key(name, FACTOR) for name in ("factor", "low_freq_factor", "high_freq_factor")]
+    length = Key("original_max_position_embeddings", SIZE)
+    return RotaryEmbedding(theta, tuple(rope.value(key) for key in (*factors, length)))

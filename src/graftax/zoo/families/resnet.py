@@ -7,9 +7,10 @@ import equinox as eqx
 import jax
 
 from ...structure import Chain, SkipConnection
-from ..config import Config, ConfigError, Recipe
+from ..config import Config
 from ..convolution import POOL, batch_norm, conv, max_pool
-from ..trunk import activation
+from ..family import Family, Names, Settings, without_classes
+from ..keys import ACTIVATION, CLASSES, FLAG, SIZE, Key, one_of_named, sizes
 
 DEPTHS = {
     18: (2, 2, 2, 2),
@@ -151,29 +152,53 @@ _TORCHVISION_NAMES = {
 }
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """ResNet as `config.json` describes it, with Hugging Face's names or torchvision's."""
-    architecture = config.architecture(["ResNetForImageClassification", "ResNetModel", "ResNet"])
-    kind = config.get("layer_type", "bottleneck")
-    if kind not in ("basic", "bottleneck"):
-        raise ConfigError(f"{config.name!r} has layer_type={kind!r}; supported: basic, bottleneck.")
-    widths = tuple(config.get("hidden_sizes", (256, 512, 1024, 2048)))
-    settings: dict[str, Any] = {
-        "widths": widths,
-        "depths": tuple(config.get("depths", (3, 4, 6, 3))),
-        "stem": config.get("embedding_size", 64),
-        "channels": config.get("num_channels", 3),
-        "bottlenecks": kind == "bottleneck",
-        "act": activation(config.get("hidden_act", "relu")),
-        "classes": None if architecture == "ResNetModel" else config.labels(),
-        "stride_first": config.get("downsample_in_first_stage", False),
-        "stride_in_reduction": config.get("downsample_in_bottleneck", False),
-    }
+_STAGES = {
+    "stage{s}.{b}": "encoder.stages.{s}.layers.{b}",
+    ".stage{s}.{b}": ".layer{s}.{b}",
+}
+_KEYS = {
+    "widths": Key("hidden_sizes", sizes(), (256, 512, 1024, 2048)),
+    "depths": Key("depths", sizes(), (3, 4, 6, 3), blocks=_STAGES),
+    "stem": Key("embedding_size", SIZE, 64),
+    "channels": Key("num_channels", SIZE, 3),
+    "bottlenecks": Key("layer_type", one_of_named(bottleneck=True, basic=False), "bottleneck"),
+    "act": Key("hidden_act", ACTIVATION, "relu"),
+    "stride_first": Key("downsample_in_first_stage", FLAG, False),
+    "stride_in_reduction": Key("downsample_in_bottleneck", FLAG, False),
+    "classes": CLASSES,
+}
+
+
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+    if any(name.startswith("layer1.") for name in names):
+        return Names(_TORCHVISION_NAMES)
+    return Names(_hugging_face_names(prefix, len(settings["widths"])))
+
+
+def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+    widths, depths = settings["widths"], settings["depths"]
+    if len(widths) != len(depths):
+        raise config.error(
+            "hidden_sizes",
+            f", {len(widths)} of them, and {len(depths)} depths: as many are needed.",
+        )
+    if settings["bottlenecks"] and min(widths) < 4:
+        raise config.error("hidden_sizes", "; a bottleneck has a quarter of them inside.")
+    return without_classes(config, settings, names)
+
+
+FAMILY = Family(
+    build=resnet,
+    keys=_KEYS,
+    heads={
+        "ResNetForImageClassification": "classifier",
+        "ResNetModel": None,
+        "ResNet": "classifier",
+    },
+    names=_names,
+    body=r"embedder|encoder|conv1|bn1|layer\d+",
+    prefixes=("resnet.",),
     # They name the outputs of a backbone, which are all there: `activations(model, x)`.
-    for key in ("out_features", "out_indices", "stage_names", "library_name"):
-        config.get(key, None)
-    prefix = "resnet." if any(name.startswith("resnet.") for name in names) else ""
-    rename = (
-        _TORCHVISION_NAMES if architecture == "ResNet" else _hugging_face_names(prefix, len(widths))
-    )
-    return Recipe(lambda key: resnet(**settings, key=key), rename)
+    unused=("out_features", "out_indices", "stage_names", "library_name"),
+    settle=_settle,
+)

@@ -7,8 +7,11 @@ import equinox as eqx
 import jax
 
 from ...structure import Chain, SkipConnection
-from ..config import Config, ConfigError, Recipe
+from ..blocks import check_blocks
+from ..config import Config
 from ..convolution import Append, Conv, Upsample, conv, convolutions, max_pool
+from ..family import Family, Names, Settings, without_classes
+from ..keys import CLASSES, FLAG, SIZE, Key, one_of, sizes
 
 UPSAMPLE = ("transposed", "bilinear")
 
@@ -17,7 +20,7 @@ def unet(
     *,
     widths: Sequence[int] = (64, 128, 256, 512, 1024),
     channels: int = 3,
-    classes: int = 2,
+    classes: int | None = 2,
     upsample: str = "transposed",
     bias: bool = False,
     key: Any,
@@ -34,7 +37,7 @@ def unet(
 
     - `widths`: channels of each level; the last are those of the bottleneck.
     - `channels`: of the image.
-    - `classes`: the outputs at each pixel.
+    - `classes`: the outputs at each pixel; None for `(widths[0], h, w)`, without a head.
     - `upsample`: `"transposed"`, by a learnt transposed convolution, or `"bilinear"`.
     - `bias`: whether the convolutions before a BatchNorm have one.
     - `key`: a random key.
@@ -67,6 +70,8 @@ def unet(
                 width + (width if is_learnt else below), width, bias=bias, key=k3
             ),
         }
+    if classes is None:
+        return Chain(level)
     return Chain({**level, "head": conv(widths[0], classes, 1, bias=True, key=head_key)})
 
 
@@ -75,7 +80,7 @@ def double_convolution(into: int, out: int, *, bias: bool = False, key: Any) -> 
     return convolutions(into, Conv(out, 3), Conv(out, 3), bias=bias, key=key)
 
 
-def _names(levels: int) -> dict[str, str]:
+def _rename(levels: int) -> dict[str, str]:
     names = {f".{'skip.' * levels}bottleneck": "bottleneck"}
     for i in range(levels):
         here, decoder = "." + "skip." * i, f"decoder.{levels - 1 - i}"
@@ -88,18 +93,33 @@ def _names(levels: int) -> dict[str, str]:
     return names
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """U-Net as a `config.json` of our own describes it: no library has one. Raises `ConfigError`."""
-    config.architecture(["UNet"])
-    config.only("upsample", UPSAMPLE)
-    widths = tuple(config.need("hidden_sizes"))
-    if len(widths) < 2:
-        raise ConfigError(f"{config.name!r} has hidden_sizes={list(widths)}: it takes two or more.")
-    settings: dict[str, Any] = {
-        "widths": widths,
-        "channels": config.get("num_channels", 3),
-        "classes": config.labels(),
-        "upsample": config.get("upsample", UPSAMPLE[0]),
-        "bias": config.get("conv_bias", False),
-    }
-    return Recipe(lambda key: unet(**settings, key=key), _names(len(widths) - 1))
+_KEYS = {
+    "widths": Key("hidden_sizes", sizes()),
+    "channels": Key("num_channels", SIZE, 3),
+    "upsample": Key("upsample", one_of(*UPSAMPLE), UPSAMPLE[0]),
+    "bias": Key("conv_bias", FLAG, False),
+    "classes": CLASSES,
+}
+
+
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+    return Names(_rename(len(settings["widths"]) - 1))
+
+
+def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+    levels = len(settings["widths"]) - 1
+    if levels < 1:
+        raise config.error("hidden_sizes", ": it takes two or more.")
+    if why := check_blocks(levels, {"encoder": "encoder.{i}"}, names):
+        raise config.error("hidden_sizes", f" for {levels} levels and the bottleneck{why}")
+    return without_classes(config, settings, names)
+
+
+FAMILY = Family(
+    build=unet,
+    keys=_KEYS,
+    heads={"UNet": "classifier"},
+    names=_names,
+    body="encoder|decoder|bottleneck",
+    settle=_settle,
+)

@@ -1,17 +1,20 @@
 """Vision transformer: Dosovitskiy et al., arXiv:2010.11929."""
 
+import functools
 from collections.abc import Callable, Collection
-from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
 from ...files import Layout
 from ...structure import Chain
-from ..config import Config, Recipe
+from ..config import Config
 from ..convolution import ToTokens
+from ..family import Family, Names, Settings, with_prefix
+from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, PAIR, RATE, SIZE, Key
 from ..layers import ClassToken, PositionEmbedding, Residual, Take
-from ..trunk import activation, attention, layer_norm, mlp
+from ..trunk import attention, encoder, layer_norm, mlp, pre_norm_block
 
 
 def vit(
@@ -30,7 +33,7 @@ def vit(
     head: str | None = "classifier",
     classes: int = 1000,
     pooler_act: Callable = jax.numpy.tanh,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """ViT on one image: `(channels, h, w)` to what the head gives.
 
@@ -49,26 +52,30 @@ def vit(
     - `classes`: the outputs of the head.
     - `pooler_act`: the activation after the pooler.
     - `key`: a random key.
+
+    **Raises:**
+
+    - `ValueError`: another head, or heads that do not share the width evenly.
     """
-    keys = jax.random.split(key, depth + 4)
+    projection, first, places, last, blocks = jax.random.split(key, 5)
+    block = functools.partial(
+        vit_block, width, heads, inner, act, eps=eps, bias=bias, dropout=dropout
+    )
     patches = (image[0] // patch[0]) * (image[1] // patch[1])
-    parts: dict[str, Any] = {
+    parts: dict[str, Callable] = {
         "embeddings": Chain(
-            patches=eqx.nn.Conv2d(channels, width, patch, stride=patch, key=keys[0]),
+            patches=eqx.nn.Conv2d(channels, width, patch, stride=patch, key=projection),
             tokens=ToTokens(),
-            class_token=ClassToken(width, key=keys[1]),
-            position=Residual(PositionEmbedding(1 + patches, width, key=keys[2])),
+            class_token=ClassToken(width, key=first),
+            position=Residual(PositionEmbedding(1 + patches, width, key=places)),
             dropout=eqx.nn.Dropout(dropout),
         ),
-        "encoder": Chain(
-            [
-                vit_block(width, heads, inner, act, eps=eps, bias=bias, dropout=dropout, key=k)
-                for k in keys[4:]
-            ]
-        ),
+        "encoder": encoder([block] * depth, key=blocks),
         "norm": layer_norm(width, eps),
     }
-    linear = eqx.nn.Linear(width, classes, key=keys[3])
+    linear = eqx.nn.Linear(width, classes, key=last)
+    if head not in (None, "pooler", "classifier"):
+        raise ValueError(f"There is no head {head!r} for this model.")
     if head == "pooler":
         parts["pooler"] = Chain(first=Take(0), dense=linear, act=pooler_act)
     if head == "classifier":
@@ -85,14 +92,14 @@ def vit_block(
     eps: float,
     bias: bool = True,
     dropout: float = 0.0,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """One block, `(t, width)` to `(t, width)`, its norms before what the residuals go round."""
     k1, k2 = jax.random.split(key)
-    attend = attention(width, heads, bias=bias, output_bias=True, dropout=dropout, key=k1)
-    return Chain(
-        attention=Residual(attend, norm1=layer_norm(width, eps)),
-        mlp=Residual(mlp(width, inner, act, dropout=dropout, key=k2), norm2=layer_norm(width, eps)),
+    return pre_norm_block(
+        attention(width, heads, bias=bias, output_bias=True, dropout=dropout, key=k1),
+        mlp(width, inner, act, dropout=dropout, key=k2),
+        lambda: layer_norm(width, eps),
     )
 
 
@@ -108,52 +115,62 @@ _RENAME: dict[str, str] = {
 }
 
 
-def recipe(config: Config, names: Collection[str]) -> Recipe:
-    """ViT as `config.json` of Hugging Face describes it. Raises `ConfigError`."""
-    architecture = config.architecture(["ViTForImageClassification", "ViTModel"])
-    config.get("attention_probs_dropout_prob", 0.0)
-    config.get("encoder_stride", 16)  # of the decoder in masked-image modelling alone
-    head = "classifier" if architecture == "ViTForImageClassification" else "pooler"
-    if head == "pooler" and not any("pooler" in name for name in names):
-        head = None
-    width = config.get("hidden_size", 768)
-    pooled = config.get("pooler_output_size", width)
-    pooler_act = activation(config.get("pooler_act", "tanh"))
-    image, patch = (
-        _pair(config.get(f"{what}_size", n)) for what, n in (("image", 224), ("patch", 16))
-    )
+_WIDTH = Key("hidden_size", SIZE, 768)
+_KEYS = {
+    "image": Key("image_size", PAIR, 224),
+    "patch": Key("patch_size", PAIR, 16),
+    "channels": Key("num_channels", SIZE, 3),
+    "width": _WIDTH,
+    "depth": Key("num_hidden_layers", SIZE, 12, blocks={"encoder.{i}": "encoder.layer.{i}"}),
+    "heads": Key("num_attention_heads", SIZE, 12),
+    "inner": Key("intermediate_size", SIZE, 3072),
+    "act": Key("hidden_act", ACTIVATION, "gelu"),
+    "eps": Key("layer_norm_eps", EPSILON, 1e-12),
+    "bias": Key("qkv_bias", FLAG, True),
+    "dropout": Key("hidden_dropout_prob", RATE, 0.0),
+    "classes": CLASSES,
+    "pooler_act": Key("pooler_act", ACTIVATION, "tanh"),
+}
+
+
+def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+    width, image, patch = settings["width"], settings["image"], settings["patch"]
     positions = 1 + (image[0] // patch[0]) * (image[1] // patch[1])
-    settings: dict[str, Any] = {
-        "image": image,
-        "patch": patch,
-        "channels": config.get("num_channels", 3),
-        "width": width,
-        "depth": config.get("num_hidden_layers", 12),
-        "heads": config.get("num_attention_heads", 12),
-        "inner": config.get("intermediate_size", 3072),
-        "act": activation(config.get("hidden_act", "gelu")),
-        "eps": config.get("layer_norm_eps", 1e-12),
-        "bias": config.get("qkv_bias", True),
-        "dropout": config.get("hidden_dropout_prob", 0.0),
-        "head": head,
-        "classes": config.labels() if head == "classifier" else pooled,
-        "pooler_act": pooler_act,
+    places = Layout("embeddings.position_embeddings", shape=(1, positions, width))
+    rename = {
+        "embeddings.class_token.weight": Layout("embeddings.cls_token", shape=(1, 1, width)),
+        "embeddings.position.weight": places,
+        **_RENAME,
+        ".head": "classifier",
+        **with_prefix(prefix, "embeddings", "encoder", "layernorm"),
     }
-    prefix = "vit." if any(name.startswith("vit.") for name in names) else ""
-    return Recipe(
-        lambda key: vit(**settings, key=key),
-        {
-            "embeddings.class_token.weight": Layout("embeddings.cls_token", shape=(1, 1, width)),
-            "embeddings.position.weight": Layout(
-                "embeddings.position_embeddings", shape=(1, positions, width)
-            ),
-            **_RENAME,
-            ".head": "classifier",
-            **({f".{part}": f"{prefix}{part}" for part in ("embeddings", "encoder", "layernorm")}),
-        },
-        ("mask_token", *(() if head == "pooler" else ("pooler.dense.{p}",))),
+    return Names(
+        rename,
+        ("mask_token",) if settings["head"] == "pooler" else ("mask_token", "pooler.dense.{p}"),
     )
 
 
-def _pair(size: Any) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+    image, patch = settings["image"], settings["patch"]
+    if patch[0] > image[0] or patch[1] > image[1]:
+        raise config.error(
+            "patch_size", f"; an image of {image[0]} x {image[1]} has no such patch."
+        )
+    pooled = config.value(Key("pooler_output_size", SIZE, _WIDTH))
+    if settings["head"] != "pooler":
+        return settings
+    has_pooler = any("pooler" in name for name in names)
+    return settings | {"head": "pooler" if has_pooler else None, "classes": pooled}
+
+
+FAMILY = Family(
+    build=vit,
+    keys=_KEYS,
+    heads={"ViTForImageClassification": "classifier", "ViTModel": "pooler"},
+    names=_names,
+    body="embeddings|encoder|layernorm",
+    prefixes=("vit.",),
+    # The last is of the decoder in masked-image modelling alone.
+    unused=("attention_probs_dropout_prob", "encoder_stride"),
+    settle=_settle,
+)
