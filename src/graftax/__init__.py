@@ -38,6 +38,7 @@ from .surgery import (
     tie,
     label_fn,
     extend_state,
+    with_state,
 )
 
 # Operations on layers
@@ -100,6 +101,7 @@ __all__ = [
     "tie",
     "label_fn",
     "extend_state",
+    "with_state",
     # Operations on layers
     "LoRA",
     "merge_lora",

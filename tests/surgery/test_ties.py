@@ -620,11 +620,12 @@ def test_numpy_arrays_and_tracers_can_be_tied():
             "embed",
             "head.weight",
             TypeError,
-            r"^Only arrays can be tied; 'embed' is of type Embedding. Did you mean 'embed.weight'\?$",
+            r"^An array is tied to an array, a layer to a layer; 'embed' is of type Embedding. "
+            r"Did you mean 'embed.weight'\?$",
         ),
         (
-            "embed.weight",
             "weight",
+            "embed.weight",
             gx.MatchError,
             "^Expected 1, found 3: embed.weight, body.weight, head.weight.$",
         ),

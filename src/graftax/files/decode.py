@@ -20,7 +20,7 @@ from ..paths.tree import kind_of, values_of
 from ..structure.base import StructuralLayer
 from ..structure.labels import arranged, layers_tuple
 from ..surgery.state import TAKEN, is_index_type, new_index
-from ..surgery.ties import Tied
+from ..surgery.tied import Tied
 from .arrays import Stored
 from .checks import MOST_TIES, fault
 from .deep import Task, run

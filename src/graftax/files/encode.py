@@ -23,7 +23,7 @@ from ..structure.labels import layers_class
 from ..structure.standard import standard_base
 from ..structure.wrappers import Wrapper
 from ..surgery.state import init_of, is_index, is_taken, marker_of
-from ..surgery.ties import Tied
+from ..surgery.tied import Tied
 from . import arrays
 from .checks import MOST_TIES, fault
 from .collected import Collected, refused

@@ -11,8 +11,8 @@ import numpy as np
 from ..paths.edit import at, edited
 from ..paths.path import join, render
 from ..paths.search import Match, search_all
-from ..surgery.state import StateValues, indices, state_values, statistics_index, value_of
-from ..surgery.ties import Tied
+from ..surgery.state import StateValues, indices, value_of
+from ..surgery.statistics import state_values, statistics_index
 from .layouts import AS_IT_IS, Conversion, layer_conversion, split_part, transposed
 from .rename import Layout, Rename
 from .source import Source
@@ -93,15 +93,6 @@ def weight_slots(model: Any, rename: Rename, own_layout: bool) -> list[Slot]:
         )
         slots.append(Slot(match.path, match.address, match.node, name, layout, conversion))
     return slots
-
-
-def tied_addresses(model: Any) -> dict[Address, Address]:
-    """From where a tied array stands second to where it stands first."""
-    found = {}
-    for match in search_all(model, lambda node: isinstance(node, Tied)):
-        inside = (*match.address, 0)
-        found.update({inside + target: inside + source for source, target in match.node.links})
-    return found
 
 
 class Statistics(NamedTuple):

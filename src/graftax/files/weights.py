@@ -9,7 +9,9 @@ import numpy as np
 
 from ..paths.edit import edited
 from ..paths.search import search_all
-from ..surgery.state import StateValues, running_statistics, with_state_values
+from ..surgery.state import StateValues, with_state_values
+from ..surgery.statistics import running_statistics
+from ..surgery.tied import tied_addresses
 from .exportable import check_exportable
 from .layouts import join_parts, transposed
 from .rename import Layout, Rename, any_template
@@ -20,7 +22,6 @@ from .slots import (
     Statistics,
     batch_norm_names,
     state_statistics,
-    tied_addresses,
     weight_slots,
 )
 from .source import Source, open_source

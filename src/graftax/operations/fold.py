@@ -10,8 +10,8 @@ from ..paths.search import search_all
 from ..structure.chain import Chain
 from ..structure.skip import SkipConnection
 from ..surgery.fields import update
-from ..surgery.state import running_statistics
-from ..surgery.ties import edited_apart
+from ..surgery.statistics import running_statistics
+from ..surgery.tied import edited_apart
 
 
 def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:

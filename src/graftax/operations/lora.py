@@ -13,7 +13,7 @@ from ..structure.labels import layer_name
 from ..structure.wrappers import Wrapper, unwrap
 from ..surgery.fields import update
 from ..surgery.selecting import select
-from ..surgery.ties import edited_apart
+from ..surgery.tied import edited_apart
 
 
 class LoRA(Wrapper):

@@ -8,7 +8,7 @@ import copy
 import dataclasses
 import functools
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -217,3 +217,16 @@ def any_type(tree: Any, holds: Callable[[type], bool]) -> bool:
         if (kind := kind_of(cls)) is not None:
             nodes.extend(kind.level(node).children)
     return False
+
+
+def nodes_of(tree: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
+    """(address, node) of every node, parents first, of those that share a path, each.
+
+    An address numbers the way to a node, child by child.
+    """
+    pending: list[tuple[tuple[int, ...], Any]] = [((), tree)]
+    while pending:
+        address, node = pending.pop()
+        yield address, node
+        children = level_of(node).children
+        pending.extend(((*address, i), children[i]) for i in reversed(range(len(children))))

@@ -1,13 +1,17 @@
 """Edits of a model that settle in what is new: its inference mode and its state markers."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
-from ..paths.edit import Edit, edited
-from ..paths.tree import any_type
+from ..paths.edit import Change, Edit, Items, edited, rearranged
+from ..paths.search import Match
+from ..paths.tree import any_type, level_of
 from .inference import InferenceMode, has_mode
-from .state import has_state, held, indices, is_index_type, settle_markers
+from .markers import held, settle_markers, stored_indices
+from .state import has_state, is_index, is_index_type
+
+Address = tuple[int, ...]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -15,29 +19,75 @@ def _is_settled(cls: Any) -> bool:
     return is_index_type(cls) or has_mode(cls)
 
 
-def graft_edits(model: Any, edits: Mapping[tuple[int, ...], Edit], adopt: bool = True) -> Any:
+def graft_edits(model: Any, edits: Mapping[Address, Edit], adopt: bool = True) -> Any:
     """`edited`, with what is new settled in: its inference mode (if `adopt`) and state markers."""
-    mode = InferenceMode(model)
-    # An edit of the root looks at the whole model anyway, and then no other need look.
-    may_hold = () not in edits or has_state(model)
-    mine: set[int] | None = None
+    grafting = _Grafting(model, () not in edits or has_state(model), adopt)
+    grafts = {address: grafting.of(edit) for address, edit in edits.items()}
+    for address in _indices_around(model, edits):
+        # Another value in an index makes it another object, but it is the same layer's.
+        grafts[address] = grafting.of(edits.get(address, lambda index: index))
+    new = edited(model, grafts)
+    return settle_markers(model, new) if grafting.has_touched_state else new
 
-    def grafting(edit: Edit) -> Edit:
+
+class _Grafting:
+    """One edit of a model: what it has in hand is held, what it brings in is settled."""
+
+    def __init__(self, model: Any, may_hold: bool, adopt: bool):
+        self._model, self._may_hold, self._adopt = model, may_hold, adopt
+        self._mode = InferenceMode(model)
+        self.has_touched_state = False
+
+    @functools.cached_property
+    def _mine(self) -> set[int]:
+        return {id(match.node) for match in stored_indices(self._model)}
+
+    def of(self, edit: Edit) -> Edit:
+        """The edit, given what is held and giving what is settled."""
+
         def graft(node: Any) -> Any:
-            nonlocal mine
-            kept = held(node, own=True) if may_hold and has_state(node) else node
+            # An edit of the root looks at the whole model anyway, and then no other need look.
+            keeps_state = self._may_hold and has_state(node)
+            kept = held(node, own=True) if keeps_state else node
             new = edit(kept)
-            if new is kept:
+            if new is kept and not self._is_rebuilt(node):
                 return node
+            self.has_touched_state |= keeps_state
             if not any_type(new, _is_settled):
                 return new
             if has_state(new):
-                if mine is None:
-                    mine = {id(match.node) for match in indices(model)}
-                new = held(new, own=False, but=mine)
-            return mode.given_to(new, node) if adopt else new
+                self.has_touched_state = True
+                new = held(new, own=False, but=self._mine)
+            return self._mode.given_to(new, node) if self._adopt else new
 
         return graft
 
-    new = edited(model, {address: grafting(edit) for address, edit in edits.items()})
-    return new if mine is None else settle_markers(model, new)
+    def _is_rebuilt(self, node: Any) -> bool:
+        return is_index(node) and id(node) not in self._mine
+
+
+def _indices_around(model: Any, addresses: Mapping[Address, Edit]) -> set[Address]:
+    """The indices that something inside of is edited."""
+    found = set()
+    for address in addresses:
+        node = model
+        for depth, i in enumerate(address):
+            if is_index(node):
+                found.add(address[:depth])
+            node = level_of(node).children[i]
+    return found
+
+
+def graft_rearranged(model: Any, matches: tuple[Match, ...], change: Change, doing: str) -> Any:
+    """`rearranged`, with state markers of their own for layers that are put in."""
+    touched: list[Any] = []
+
+    def noting(key: Hashable, child: Any) -> Items:
+        items = change(key, child)
+        touched.extend(layer for _, layer in items if layer is not child)
+        if all(layer is not child for _, layer in items):
+            touched.append(child)
+        return items
+
+    new = rearranged(model, matches, noting, doing)
+    return settle_markers(model, new) if any(map(has_state, touched)) else new

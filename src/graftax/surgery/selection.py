@@ -6,16 +6,15 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..paths.edit import Edit, Items, at, place, rearranged
+from ..paths.edit import Edit, Items, at, place
 from ..paths.errors import listed
 from ..paths.search import Match
 from .arguments import check_key, takes_arguments, with_arguments
 from .criteria import Query, find, read_criteria, whole
 from .fields import update
-from .graft import graft_edits
+from .graft import graft_edits, graft_rearranged
 from .hints import MatchError, NoMatchError, described, no_match
 from .inference import InferenceMode
-from .state import has_state, settle_markers
 
 
 class Selection:
@@ -209,7 +208,7 @@ class Selection:
 
     def remove(self) -> Any:
         """The model without the nodes. Raises `ValueError` for the root or a field of a class."""
-        return rearranged(self._model, self._some(), lambda key, child: [], "removed")
+        return graft_rearranged(self._model, self._some(), lambda key, child: [], "removed")
 
     def insert_before(self, /, *layers: Any, **labelled: Any) -> Any:
         """The model with layers inserted before each node: by label, or by position.
@@ -235,7 +234,7 @@ class Selection:
                 raise ValueError(f"The node at position {key} has no label to change.")
             return [(to, child)]
 
-        return rearranged(self._model, self._some(), change, "renamed")
+        return graft_rearranged(self._model, self._some(), change, "renamed")
 
     def _inserted(self, layers: tuple, labelled: dict[str, Any], after: bool) -> Any:
         mode = InferenceMode(self._model)
@@ -247,8 +246,7 @@ class Selection:
         def change(key: Any, child: Any) -> Items:
             return [(key, child), *new] if after else [*new, (key, child)]
 
-        model = rearranged(self._model, self._some(), change, "given a neighbour")
-        return settle_markers(self._model, model) if has_state(new) else model
+        return graft_rearranged(self._model, self._some(), change, "given a neighbour")
 
     def _edited(self, edits: Sequence[Edit], adopt: bool = True) -> Any:
         addresses = (match.address for match in self._matches)

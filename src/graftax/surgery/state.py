@@ -1,56 +1,50 @@
-"""Equinox's state: the one file that touches `StateIndex` and its marker."""
+"""Equinox's state: the one file that touches `StateIndex` and its marker.
+
+To explain how this works. A layer with state, `eqx.nn.BatchNorm` for one, holds a `StateIndex` for each
+value that it keeps from call to call. An index is two things: a *marker*, which is the key under which an
+`eqx.nn.State` knows the value, and *init*, the value itself for as long as the model holds it. When a
+layer is built, its marker is an `object()`, which nothing else equals. `eqx.nn.make_with_state` replaces
+it by text (the class of the model and the path), moves the values into a state, and leaves `TAKEN` in the
+model. From then on a marker is a *name*: who has it, reads and writes that value.
+
+So three questions are asked of markers, and all answers follow from that:
+
+- *Is a value in the model or in a state?* `is_taken`. `with_state` moves values back into the model;
+  `held_state` lends those in a model to one call.
+- *What becomes of a name in an edit?* `markers.py`: who was there keeps it, who comes gets another.
+- *Do two places have one name?* Two indices with one `object()` are one layer, built once, that stands
+  twice: they share on purpose, and still do under `jit`, because markers are static. Two with one *text*
+  are an accident, since `make_with_state` never gives a name twice: two models of one class were joined,
+  or a layer was taken out of a model and put in twice. Under `jit` these cannot be told apart, so both
+  are errors, at the call and in `extend_state`. To share on purpose, `graftax.tie` the layers: a tied
+  model holds the index once.
+
+A worked example:
+
+    a, state_a = make_with_state(Chain)(norm=BatchNorm(3, ...))   # marker: "Chain.layers.norm.counter"
+    b, state_b = make_with_state(Chain)(norm=BatchNorm(3, ...))   # the same text, of another layer
+
+    Chain(one=a, two=b)(x, state_a)                 # refused: two.norm would use the values of one.norm
+
+    c = select(a, "norm").insert_after(norm2=b.norm)
+    # c.norm:  "Chain.layers.norm.counter"                              kept: state_a serves it
+    # c.norm2: "norm2.counter#1, from Chain.layers.norm.counter"        in no state so far
+    extend_state(state_a, c, donor=state_b)
+    # c.norm: what state_a has. c.norm2: not in state_a; under its earlier name in state_b, the donor.
+"""
 
 import functools
-import secrets
-from collections import Counter
-from collections.abc import Container, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from ..paths.edit import Edit, edited
+from ..paths.edit import edited
 from ..paths.search import Match, search_all
 from ..paths.tree import any_type, shallow_copy
 
-
-class Marker(str):
-    """The marker of a grafted `StateIndex`: text that no other has, and the marker it had before."""
-
-    origin: Any
-    copied: bool
-    """Whether the origin is a layer of the same model."""
-
-    @classmethod
-    def make(cls, path: str, origin: Any, copied: bool) -> "Marker":
-        # Made of the path alone, it could be that of a layer since removed, whose values a state
-        # may still hold.
-        marker = cls(f"{path}#{secrets.token_hex(4)}")
-        marker.origin, marker.copied = origin, copied
-        return marker
-
-
-class Held:
-    """The marker of a layer while an edit has it in hand: equal to the marker, but known again.
-
-    So `state.get` works with it, and what an edit makes of the layer is told from what it brings in.
-    """
-
-    def __init__(self, index: Any, own: bool):
-        self.marker, self.own = index.marker, own
-
-    def __eq__(self, other: object) -> bool:
-        # Two edits must not be the same to the cache of a jitted function.
-        return self is other if isinstance(other, Held) else self.marker == other
-
-    def __hash__(self) -> int:
-        return hash(self.marker)
-
-    def __repr__(self) -> str:
-        return repr(self.marker)
-
+M = TypeVar("M")
 
 # --- Accessors: what other files ask instead of touching `StateIndex` ---
 
@@ -71,14 +65,14 @@ def has_state(tree: Any) -> bool:
     return any_type(tree, is_index_type)
 
 
-def indices(tree: Any) -> list[Match]:
-    """Every `StateIndex` in the tree, in the order of a walk."""
-    return search_all(tree, is_index)
-
-
 def marker_of(index: Any) -> Any:
     """Under what a state knows the value: text once a model was separated, else a bare `object()`."""
     return index.marker
+
+
+def with_marker(index: Any, marker: Any) -> Any:
+    """The index under another name."""
+    return shallow_copy(index, marker=marker)
 
 
 def init_of(index: Any) -> Any:
@@ -86,10 +80,14 @@ def init_of(index: Any) -> Any:
     return index.init
 
 
+def with_init(index: Any, init: Any) -> Any:
+    """The index with another value, or `TAKEN`, in the model."""
+    return shallow_copy(index, init=init)
+
+
 def new_index(marker: Any, init: Any) -> Any:
     """A `StateIndex` with this marker that holds this value, or `TAKEN`."""
-    index = eqx.nn.StateIndex(None)
-    return shallow_copy(index, marker=marker, init=init)
+    return shallow_copy(eqx.nn.StateIndex(None), marker=marker, init=init)
 
 
 TAKEN = eqx.nn.delete_init_state(eqx.nn.StateIndex(None)).init
@@ -106,200 +104,153 @@ def new_state(values: Iterable[tuple[Any, Any]]) -> eqx.nn.State:
     return eqx.nn.State([new_index(marker, value) for marker, value in values])
 
 
-def held(tree: Any, own: bool, but: Container[int] = ()) -> Any:
-    """The tree with the markers in it held, except those held already and the indices `but`."""
-    edits: dict[tuple[int, ...], Edit] = {
-        match.address: lambda index: shallow_copy(index, marker=Held(index, own))
-        for match in indices(tree)
-        if not isinstance(match.node.marker, Held) and id(match.node) not in but
-    }
-    return edited(tree, edits)
+def indices(tree: Any) -> list[Match]:
+    """Every `StateIndex` in the tree, in the order of a walk; of tied ones, each."""
+    return search_all(tree, is_index)
 
 
-def settle_markers(old: Any, new: Any) -> Any:
-    """`new`, an edit of `old`, with markers of its own for layers that came from elsewhere.
-
-    Equinox's markers are text, equal in any two models of one class, and even the same object once
-    both went through one jitted function. So the objects tell: a `StateIndex` that is one of `old`,
-    or was held as one, is of this model, and all others are not.
-    """
-    before = indices(old)
-    mine = {id(match.node) for match in before}
-    places = {(match.node.marker, match.path) for match in before}
-    # As many places may share a marker as did before.
-    room = Counter(match.node.marker for match in before)
-
-    def is_own(match: Match) -> bool:
-        marker = match.node.marker
-        return marker.own if isinstance(marker, Held) else id(match.node) in mine
-
-    def has_moved(match: Match) -> bool:
-        return (match.node.marker, match.path) not in places
-
-    edits: dict[tuple[int, ...], Edit] = {}
-    # Who stands where it stood before is the first to keep its marker.
-    for match in sorted(indices(new), key=has_moved):
-        marker, own = match.node.marker, is_own(match)
-        origin = marker.marker if isinstance(marker, Held) else marker
-        settled = origin
-        if own and room[origin] > 0:
-            room[origin] -= 1
-        else:
-            settled = Marker.make(match.path, origin, copied=own)
-        if settled is not marker:
-            edits[match.address] = lambda index, settled=settled: shallow_copy(
-                index, marker=settled
-            )
-    return edited(new, edits)
+def index_leaves(tree: Any) -> list[Any]:
+    """Every `StateIndex` as JAX sees the tree: of tied ones, one."""
+    return [leaf for leaf in jax.tree.leaves(tree, is_leaf=is_index) if is_index(leaf)]
 
 
-def extend_state(
-    state: eqx.nn.State, model: Any, donor: eqx.nn.State | None = None
-) -> eqx.nn.State:
-    """The state of an edited model: kept where the layer was kept, initial where it is new.
-
-    **Arguments:**
-
-    - `state`: the state of the model before the edit.
-    - `model`: the model after it.
-    - `donor`: the state of the model that grafted layers were taken from, if these had been
-        separated from their initial state by `eqx.nn.make_with_state`.
-
-    **Returns:**
-
-    An `eqx.nn.State` with exactly the entries that `model` uses.
-
-    **Raises:**
-
-    - `ValueError`: a grafted layer has no initial state and no `donor` knows it, or two layers would
-        share their state because they were joined by other means than an edit.
-
-    **Example:**
-
-    ```python
-    >>> import equinox as eqx, graftax as gx
-    >>> norm = lambda: eqx.nn.BatchNorm(3, axis_name="batch", mode="batch")
-    >>> model, state = eqx.nn.make_with_state(gx.Chain)(norm=norm())
-    >>> model = gx.select(model, "norm").insert_after(again=norm())
-    >>> state = gx.extend_state(state, model)
-    >>> len(state.get(model.again.batch_state_index))
-    2
-
-    ```
-    """
-    found = indices(model)
-    _check_distinct(found)
-    return new_state((m.node.marker, _state_value(m, state, donor)) for m in found)
+def state_places(layer: Any) -> list[tuple[Any, Any]]:
+    """(marker, index) of every value of state that the layer stores."""
+    return [(marker_of(index), index) for index in index_leaves(layer)]
 
 
-def _check_distinct(found: list[Match]) -> None:
-    # A marker that is no text was never replaced by `make_with_state`: a layer stands there twice.
-    paths: dict[str, str] = {}
-    for match in found:
-        marker = match.node.marker
-        if isinstance(marker, str) and marker in paths:
-            raise ValueError(
-                f"The layers at {paths[marker]!r} and {match.path!r} have one state marker, "
-                f"{str(marker)!r}, and would share their state. Put one of them in by an edit, as in "
-                "select(model, ...).set(layer): that gives it a marker of its own."
-            )
-        if isinstance(marker, str):
-            paths[marker] = match.path
+def statistics_mask(tree: Any) -> Any:
+    """A tree of bools, True at the leaves that a `StateIndex` holds: values of a state, not parameters."""
+
+    def inside(node: Any) -> Any:
+        return jax.tree.map(lambda _: True, node) if is_index(node) else False
+
+    return jax.tree.map(inside, tree, is_leaf=is_index)
 
 
-def _state_value(match: Match, state: eqx.nn.State, donor: eqx.nn.State | None) -> Any:
-    index, marker = match.node, match.node.marker
-    source: eqx.nn.State | None = state
-    places: list[tuple[eqx.nn.State | None, Any]] = [(state, marker)]
-    while isinstance(marker, Marker):
-        # What came from elsewhere was known by its earlier markers there.
-        source, marker = (source if marker.copied else donor), marker.origin
-        places.append((source, marker))
-    for source, known_as in places:
-        if source is not None:
-            try:
-                return source.get(shallow_copy(index, marker=known_as))
-            except KeyError:
-                pass
-    if is_taken(index):
-        raise ValueError(
-            f"The layer at {match.path!r} is new to this state, and its own initial state was taken "
-            "from it by eqx.nn.make_with_state. Give the state it was taken to as donor=..."
-        )
-    return index.init
+# --- Two places, one name ---
 
 
-# BatchNorm divides by `1 - momentum ** count`; after so many steps that is 1, as in PyTorch.
-_MANY_STEPS = 1_000_000
-
-StateValues = list[tuple[eqx.nn.StateIndex, Any]]
-
-
-def statistics_index(layer: eqx.nn.BatchNorm) -> eqx.nn.StateIndex:
-    """Where a state holds the running mean and variance."""
-    index = layer.ema_state_index if layer.mode == "ema" else layer.batch_state_index
-    assert index is not None
-    return index
+def check_markers(model: Any) -> None:
+    """Raise `ValueError` if two layers have one name in the state, and so would share its value."""
+    texts = [marker for marker, _ in state_places(model) if isinstance(marker, str)]
+    if len(set(texts)) != len(texts):
+        raise ValueError(_shared(model))
 
 
-def state_values(layer: eqx.nn.BatchNorm, mean: Any, variance: Any) -> StateValues:
-    """What Equinox's state holds for these running statistics."""
-    pair = (jnp.asarray(mean), jnp.asarray(variance))
-    if layer.mode == "ema":
-        progress, value = layer.ema_first_time_index, jnp.array(False)
-    else:
-        progress, value = layer.batch_counter, jnp.array(_MANY_STEPS)
-    assert progress is not None
-    return [(progress, value), (statistics_index(layer), pair)]
+def _shared(model: Any) -> str:
+    places: dict[str, list[str]] = {}
+    for match in indices(model):
+        if isinstance(marker := marker_of(match.node), str):
+            places.setdefault(marker, []).append(match.path)
+    marker, paths = next((m, paths) for m, paths in places.items() if len(paths) > 1)
+    return (
+        f"The layers at {paths[0]!r} and {paths[1]!r} have one state marker, {str(marker)!r}, and would "
+        "share their state. Put one of them in by an edit, as in select(model, ...).set(layer): that "
+        "gives it a marker of its own. If they are meant to share, graftax.tie them."
+    )
 
 
-def running_statistics(
-    layer: eqx.nn.BatchNorm, state: eqx.nn.State | None
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """(mean, variance, number of batches) as PyTorch holds them, each of shape `(channels,)`."""
-    mean, variance = value_of(statistics_index(layer), state)
-    if layer.mode == "ema":
-        return np.asarray(mean), np.asarray(variance), 0
-    count = int(value_of(layer.batch_counter, state))
-    scale = 1.0 if count == 0 else 1.0 - layer.momentum**count
-    return np.asarray(mean / scale), np.asarray(variance / scale), count
+# --- Values in the model, values in a state ---
 
 
-def value_of(index: Any, state: eqx.nn.State | None) -> Any:
+def value_of(index: Any, state: eqx.nn.State | None, path: str = "") -> Any:
     """What a state holds, or the model if it was not separated from its state.
 
     Raises `ValueError` if the state is needed, or is another model's.
     """
+    where = f" at {path!r}" if path else ""
     if state is not None:
         try:
             return state.get(index)
         except KeyError:
             raise ValueError(
-                f"The state given is not that of this model: it knows nothing of {index.marker!r}. For a "
-                "model that was edited, take graftax.extend_state(state, model)."
+                f"The state given is not that of this model: it knows nothing of {index.marker!r}{where}. "
+                "For a model that was edited, take graftax.extend_state(state, model)."
             ) from None
     if is_taken(index):
         raise ValueError(
-            "The running statistics of this model are in its state, which eqx.nn.make_with_state took "
-            "out of it: give state=..."
+            f"The running statistics of this model{where} are in its state, which "
+            "eqx.nn.make_with_state took out of it: give state=..."
         )
     return index.init
 
 
+StateValues = list[tuple[Any, Any]]
+"""Pairs of a `StateIndex` and the value at it."""
+
+
 def with_state_values(
-    model: Any, values: StateValues, state: eqx.nn.State | None
-) -> tuple[Any, eqx.nn.State | None]:
-    """`(model, state)` with new running statistics: in the state if there is one, else in the model."""
+    model: M, values: StateValues, state: eqx.nn.State | None
+) -> tuple[M, eqx.nn.State | None]:
+    """`(model, state)` with other values of state: in the state if there is one, else in the model."""
     if state is not None:
         # Of a copy, because Equinox makes the state that it updates unusable.
         copy = jax.tree.map(lambda leaf: leaf, state)
-        return model, copy.update(
-            eqx.nn.State([shallow_copy(index, init=value) for index, value in values])
-        )
-    new = {index.marker: value for index, value in values}
+        return model, copy.update(new_state((marker_of(index), value) for index, value in values))
+    new = {marker_of(index): value for index, value in values}
     edits = {
-        match.address: lambda index: shallow_copy(index, init=new[index.marker])
+        match.address: lambda index: with_init(index, new[marker_of(index)])
         for match in indices(model)
-        if match.node.marker in new
+        if marker_of(match.node) in new
     }
     return edited(model, edits), None
+
+
+def with_state(model: M, state: eqx.nn.State) -> M:
+    """The model with the values of its state inside: the inverse of `eqx.nn.make_with_state`.
+
+    `eqx.nn.make_with_state(lambda: with_state(model, state))()` is `(model, state)` again. Running
+    statistics are then read, sliced, reset and set by path, like any array, and in inference mode the
+    model is called without a state. They are no parameters all the same: they get no gradient, and are
+    left out of `Selection.partition` and `Selection.mask`.
+
+    **Arguments:**
+
+    - `model`: a model that was separated from its state, edited since or not.
+    - `state`: its state.
+
+    **Returns:**
+
+    The model; the state itself stays as it is.
+
+    **Raises:**
+
+    - `ValueError`: the state is not that of this model: a layer is missing in it, or it has values that
+        no layer takes; or two layers would share one value by accident.
+
+    Source: `eqx.nn.make_with_state`.
+
+    **Example:**
+
+    ```python
+    >>> import equinox as eqx, graftax as gx
+    >>> norm = eqx.nn.BatchNorm(2, axis_name="batch", mode="batch")
+    >>> model, state = eqx.nn.make_with_state(gx.Chain)(norm=norm)
+    >>> model = gx.with_state(model, state)
+    >>> gx.select(model, "norm.batch_state_index.init.*").paths
+    ('norm.batch_state_index.init.0', 'norm.batch_state_index.init.1')
+    >>> model = gx.select(model, "norm.batch_state_index.init[0]").apply(lambda mean: mean + 3)
+    >>> model, state = eqx.nn.make_with_state(lambda: model)()
+    >>> state.get(model.norm.batch_state_index)[0].tolist()
+    [3.0, 3.0]
+
+    ```
+    """
+    check_markers(model)
+    found = indices(model)
+    _check_all_taken(state, {marker_of(match.node) for match in found})
+    values = {match.address: value_of(match.node, state, match.path) for match in found}
+    return edited(
+        model,
+        {place: lambda index, new=new: with_init(index, new) for place, new in values.items()},
+    )
+
+
+def _check_all_taken(state: eqx.nn.State, markers: set[Any]) -> None:
+    _, known = state.tree_flatten()
+    if unwanted := [marker for marker in known if marker not in markers]:
+        raise ValueError(
+            f"The state given holds {unwanted[0]!r}, which no layer of this model takes. For a model that "
+            "was edited, take graftax.extend_state(state, model)."
+        )

@@ -1,103 +1,35 @@
-"""One array at two places."""
+"""One array, or one layer with all its arrays, at several places."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
-import equinox as eqx
-import jax
-
-from ..paths.edit import at, edited
+from ..paths.errors import listed
 from ..paths.path import render
 from ..paths.search import Match, search_all
-from ..paths.tree import INNER, Level
-from ..structure.wrappers import Wrapper
-from .hints import described
-from .relink import Address, Links, alike, relinked
+from ..paths.tree import level_of
+from .hints import NoMatchError, described
+from .relink import Address, Links, alike, can_be_tied
+from .same import is_stored
 from .selecting import select
+from .state import is_index
+from .tied import Tied, opened
+
+M = TypeVar("M")
 
 
-class Tied(Wrapper):
-    """A model in which some arrays stand in two places: stored once, differentiated once.
-
-    Made by `graftax.tie`. As a pytree it holds `None` at the second place; whoever reads, calls or
-    walks it sees the array there. An edit of the first place holds for both; an edit of the second
-    place alone ends the tie; an edit of both keeps it, with what the first became, unless shape or
-    dtype then differ. Where the array is moved, the tie goes with it; where it is removed, or its
-    layer gives way to one of another type, the tie ends, and other places keep the array.
-
-    Source: `eqx.nn.Shared`.
-    """
-
-    links: Links = eqx.field(static=True)
-
-    _gx_same: ClassVar[bool] = True
-
-    def __init__(self, layer: Any, links: Links):
-        """**Arguments:**
-
-        - `layer`: the model, with all its arrays.
-        - `links`: (address of the source, address of the target) of each tie.
-        """
-        self.layer, self.links = _holed(layer, links), links
-
-    def resolved(self) -> Any:
-        """The model with the array at both places."""
-        return edited(
-            self.layer,
-            {target: _constant(at(self.layer, source)) for source, target in self.links},
-        )
-
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        return Wrapper(self.resolved())._run(x, state, key, context)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name in ("layer", "links"):
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        model = self.resolved()
-        return self._part(model, getattr(model, name))
-
-    def __getitem__(self, index: Any) -> Any:
-        model = self.resolved()
-        return self._part(model, model[index])
-
-    def __iter__(self) -> Iterator[Any]:
-        model = self.resolved()
-        return (self._part(model, layer) for layer in model)
-
-    def _part(self, model: Any, part: Any) -> Any:
-        """What was read from the resolved model: tied too, if it holds two places of a tie."""
-        sources = (at(self.layer, source) for source, _ in self.links)
-        shared = {id(source) for source in sources if eqx.is_array(source)}
-        if sum(id(leaf) in shared for leaf in jax.tree.leaves(part)) < 2:
-            return part
-        links = relinked(model, part, self.links)
-        return Tied(part, links) if links else part
-
-    def _gx_level(self) -> Level:
-        return Level((INNER,), (self.resolved(),), 0)
-
-    def _gx_replace(self, new: Mapping[int, Any]) -> Any:
-        links = relinked(self.resolved(), new[0], self.links)
-        return Tied(new[0], links) if links else new[0]
-
-
-def _constant(value: Any) -> Callable[[Any], Any]:
-    return lambda _: value
-
-
-def _holed(model: Any, links: Links) -> Any:
-    return edited(model, {target: _constant(None) for _, target in links})
-
-
-def tie(model: Any, source: Any, target: Any) -> Any:
+def tie(model: M, source: Any, target: Any) -> M:
     """The model with the array at `source` at `target` too: stored once, differentiated once.
+
+    Layers are tied as wholes: each array of the target is then that of the source, and layers with state
+    share one state. What is no array (`stride`, an activation, the mode) stays each layer's own. Time is
+    linear in the model, however many places are tied.
 
     **Arguments:**
 
     - `model`: any pytree.
-    - `source`: a criterion, as in `graftax.select`, that picks one array.
-    - `target`: a criterion that picks the one array whose place it takes; the same shape and dtype.
+    - `source`: a criterion, as in `graftax.select`, that picks one array or one layer.
+    - `target`: a criterion that picks the places it takes, one or more: arrays of the same shape and
+        dtype, or layers with such arrays at the same paths. The source itself, if among several, stays.
 
     **Returns:**
 
@@ -106,9 +38,12 @@ def tie(model: Any, source: Any, target: Any) -> Any:
 
     **Raises:**
 
-    - `NoMatchError`, `MatchError`: `source` or `target` does not pick exactly one node.
-    - `TypeError`: they are no arrays.
-    - `ValueError`: they are one and the same place, or differ in shape or dtype.
+    - `NoMatchError`, `MatchError`: `source` does not pick exactly one node, or `target` none.
+    - `TypeError`: an array and a layer, or something that holds no arrays.
+    - `ValueError`: they are one and the same place, or one is inside the other, or they differ in shape,
+        dtype or arrays; or an array is a value of state or a slice of a stacked one.
+
+    Source: `eqx.nn.Shared`; Press and Wolf, Using the Output Embedding, arXiv:1608.05859.
 
     **Example:**
 
@@ -121,72 +56,112 @@ def tie(model: Any, source: Any, target: Any) -> Any:
     True
     >>> [leaf.shape for leaf in jax.tree.leaves(tied)]
     [(9, 4), (9,)]
+    >>> blocks = gx.Chain([eqx.nn.Linear(4, 4, key=k1) for _ in range(12)])
+    >>> gx.select(gx.tie(blocks, "0", "[1:]"), "").size
+    20
 
     ```
     """
-    base, links = _opened(model)
-    first, second = (_only_array(base, place) for place in (source, target))
-    if first.address == second.address:
+    base, links = opened(model)
+    (first,) = select(base, source).expect(1).matches
+    found = select(base, target)
+    if not found:
+        raise NoMatchError(f"Expected something to tie {first.path!r} to. {found.why_empty()}")
+    others = [match for match in found.matches if match.address != first.address]
+    if not others:
         raise ValueError(f"{first.path!r} cannot be tied to itself.")
-    if not alike(first.node, second.node):
-        raise ValueError(
-            f"Only arrays of one shape and dtype can be tied: {first.path!r} is "
-            f"{described(first.node)}, {second.path!r} is {described(second.node)}."
-        )
-    origin = {old_target: old_source for old_source, old_target in links}
-    root = origin.get(first.address, first.address)
-    moved = [(root if s == second.address else s, t) for s, t in links if t != second.address]
-    new_links = tuple(dict.fromkeys((s, t) for s, t in (*moved, (root, second.address)) if s != t))
-    return Tied(base, new_links) if new_links else model
+    parts = _parts(base, first)
+    pairs = [pair for other in others for pair in _pairs(base, first, parts, other)]
+    new_links = _joined(links, pairs)
+    return Tied(base, new_links) if new_links else model  # pyright: ignore[reportReturnType]
 
 
-def edited_apart(model: Any, edit: Callable[[Any], Any]) -> Any:
-    """`edit(model)`, where what becomes of a tied array in one place is not what it is in the other.
-
-    The tie of an array that was changed ends; all others stay.
-    """
-    base, links = _opened(model)
-    if not links:
-        return edit(model)
-    new = edit(base)
-    before, after = (_array_counts(tree) for tree in (base, new))
-    kept = [link for link in links if before[i := id(at(base, link[0]))] == after[i]]
-    new_links = relinked(base, new, tuple(kept))
-    return Tied(new, new_links) if new_links else new
-
-
-def _array_counts(tree: Any) -> Counter[int]:
-    return Counter(id(match.node) for match in search_all(tree, eqx.is_array))
-
-
-def _opened(model: Any) -> tuple[Any, Links]:
-    """The model without `Tied` anywhere in it, and the ties that these held."""
-    found = search_all(model, lambda node: isinstance(node, Tied))
-    links = [
-        tuple(_without_ties(model, (*match.address, 0, *end)) for end in link)
-        for match in found
-        for link in match.node.links
-    ]
-    opened = edited(model, {match.address: lambda node: node.resolved() for match in found})
-    return opened, tuple((source, target) for source, target in links)
-
-
-def _without_ties(model: Any, address: Address) -> Address:
-    steps, node = [], model
-    for i in address:
-        if not isinstance(node, Tied):
-            steps.append(i)
-        node = at(node, (i,))
-    return tuple(steps)
-
-
-def _only_array(model: Any, criterion: Any) -> Match:
-    selection = select(model, criterion).expect(1)
-    (match,) = selection.matches
-    if not eqx.is_array(match.node):
-        inside = search_all(match.node, eqx.is_array)
-        hint = f" Did you mean {render((*match.keys, *inside[0].keys))!r}?" if inside else ""
+def _parts(model: Any, match: Match) -> dict[str, Match]:
+    """What can be tied at a place or inside it, by the path from there."""
+    _check_stored(model, match)
+    inside = search_all(match.node, can_be_tied)
+    indices = {part.address for part in inside if is_index(part.node)}
+    whole = [part for part in inside if not _is_inside(part.address, indices)]
+    if not whole:
         raise TypeError(
-            f"Only arrays can be tied; {match.path!r} is of type {type(match.node).__name__}.{hint}"
+            f"Only arrays and layers that hold some can be tied; {match.path!r} is of type "
+            f"{type(match.node).__name__}."
         )
-    return match
+    return {
+        part.path: Match(match.address + part.address, match.keys + part.keys, part.node)
+        for part in whole
+    }
+
+
+def _check_stored(model: Any, match: Match) -> None:
+    node = model
+    for i in match.address:
+        if is_index(node):
+            raise ValueError(
+                f"{match.path!r} is a value of state, which is tied with the layer that keeps it: tie the "
+                "layers."
+            )
+        node = level_of(node).children[i]
+    if can_be_tied(match.node) and not is_stored(model, match.address):
+        raise ValueError(
+            f"{match.path!r} is one slice of a stacked array, and cannot be tied alone: unstack the layers "
+            "first."
+        )
+
+
+def _is_inside(address: Address, others: set[Address]) -> bool:
+    return any(address[:depth] in others for depth in range(len(address)))
+
+
+def _pairs(
+    model: Any, first: Match, parts: dict[str, Match], other: Match
+) -> list[tuple[Address, Address]]:
+    """(source, target) of each array that two places have in common, which must be all."""
+    if _is_inside(first.address, {other.address}) or _is_inside(other.address, {first.address}):
+        raise ValueError(f"{first.path!r} and {other.path!r} cannot be tied: one is in the other.")
+    theirs = _parts(model, other)
+    _check_one_kind(first, other)
+    if alone := sorted(parts.keys() ^ theirs.keys()):
+        mine = [name for name in alone if name in parts]
+        stands = first if mine else other
+        raise ValueError(
+            f"Only layers with the same arrays can be tied: {listed([repr(n) for n in mine or alone])} of "
+            f"{stands.path!r} is not in {(other if mine else first).path!r}. Tie the arrays that both have."
+        )
+    for name, part in parts.items():
+        if not alike(part.node, theirs[name].node):
+            raise ValueError(
+                f"Only arrays of one shape and dtype can be tied: {part.path!r} is "
+                f"{described(part.node)}, {theirs[name].path!r} is {described(theirs[name].node)}."
+            )
+    return [(part.address, theirs[name].address) for name, part in parts.items()]
+
+
+def _check_one_kind(first: Match, other: Match) -> None:
+    if can_be_tied(first.node) == can_be_tied(other.node):
+        return
+    layer = other if can_be_tied(first.node) else first
+    inside = search_all(layer.node, can_be_tied)[0]
+    raise TypeError(
+        f"An array is tied to an array, a layer to a layer; {layer.path!r} is of type "
+        f"{type(layer.node).__name__}. Did you mean {render((*layer.keys, *inside.keys))!r}?"
+    )
+
+
+def _joined(links: Links, pairs: Iterable[tuple[Address, Address]]) -> Links:
+    """The ties with more of them. What is tied to a target follows it to its new source."""
+    source_of = {target: source for source, target in links}
+    # Dicts as sets that keep their order.
+    targets_of: dict[Address, dict[Address, None]] = {}
+    for source, target in links:
+        targets_of.setdefault(source, {})[target] = None
+    for place, target in pairs:
+        source = source_of.get(place, place)
+        if source == target:
+            continue
+        if target in source_of:
+            del targets_of[source_of[target]][target]
+        for follower in (target, *targets_of.pop(target, ())):
+            source_of[follower] = source
+            targets_of.setdefault(source, {})[follower] = None
+    return tuple((source, target) for source, all_ in targets_of.items() for target in all_)

@@ -1,0 +1,77 @@
+"""What becomes of the names of a state in an edit: who was there keeps its name, who comes gets another.
+
+`state.py` says what a name is, and what happens where two layers have one.
+"""
+
+from collections import Counter
+from collections.abc import Container
+from typing import Any
+
+from ..paths.edit import Edit, edited
+from ..paths.search import Match
+from .names import Held, Name, retire
+from .state import indices, marker_of, with_marker
+from .tied import tied_addresses
+
+
+def stored_indices(tree: Any) -> list[Match]:
+    """Every `StateIndex` that the tree stores: of tied ones, the first."""
+    tied = tied_addresses(tree)
+    return [match for match in indices(tree) if match.address not in tied]
+
+
+def held(tree: Any, own: bool, but: Container[int] = ()) -> Any:
+    """The tree with the markers in it held, except those held already and the indices `but`."""
+    edits: dict[tuple[int, ...], Edit] = {
+        match.address: lambda index: with_marker(index, Held(marker_of(index), own))
+        for match in indices(tree)
+        if not isinstance(marker_of(match.node), Held) and id(match.node) not in but
+    }
+    return edited(tree, edits)
+
+
+def settle_markers(old: Any, new: Any) -> Any:
+    """`new`, an edit of `old`, with names of their own for layers that came from elsewhere.
+
+    The names cannot tell: they are equal in any two models of one class, and even the same object once
+    both went through one jitted function. So the indices do: one that is an object of `old`, or was held
+    as one, is of this model, and all others are not.
+    """
+    before, after = stored_indices(old), stored_indices(new)
+    mine = {id(match.node) for match in before}
+    places = {(_name(match), match.path) for match in before}
+    # As many places may share a name as did before.
+    room = Counter(map(_name, before))
+    taken = {*room, *map(_name, after)}
+    # An edit made inside another, of what that one has in hand: the last word is the outer one's.
+    is_inner = any(isinstance(marker_of(match.node), Held) for match in before)
+
+    def is_own(match: Match) -> bool:
+        marker = marker_of(match.node)
+        return marker.own if isinstance(marker, Held) else id(match.node) in mine
+
+    def settled(match: Match) -> Any:
+        name, own = _name(match), is_own(match)
+        if own and room[name] > 0:
+            room[name] -= 1
+        else:
+            name = Name.make(match.path, name, own, taken)
+            taken.add(name)
+        return Held(name, own) if is_inner else name
+
+    # Who stands where it stood before is the first to keep its name.
+    moved_last = sorted(after, key=lambda match: (_name(match), match.path) not in places)
+    markers = {match.address: settled(match) for match in moved_last}
+    if not is_inner:
+        retire({name for name, _ in places} - set(markers.values()))
+    edits: dict[tuple[int, ...], Edit] = {
+        match.address: lambda index, marker=markers[match.address]: with_marker(index, marker)
+        for match in after
+        if markers[match.address] is not marker_of(match.node)
+    }
+    return edited(new, edits)
+
+
+def _name(match: Match) -> Any:
+    marker = marker_of(match.node)
+    return marker.name if isinstance(marker, Held) else marker
