@@ -1,5 +1,6 @@
 """Published models as functions that return standard parts, and their weights."""
 
+from .attention import DotProductAttention as DotProductAttention
 from .config import ConfigError as ConfigError
 from .convolution import (
     Append as Append,
@@ -8,6 +9,12 @@ from .convolution import (
     Scale as Scale,
     ToTokens as ToTokens,
     Upsample as Upsample,
+)
+from .embeddings import (
+    ClassToken as ClassToken,
+    Embedding as Embedding,
+    PositionEmbedding as PositionEmbedding,
+    TokenTypeEmbedding as TokenTypeEmbedding,
 )
 from .families.bert import bert as bert, bert_block as bert_block
 from .families.convnext import convnext as convnext, convnext_block as convnext_block
@@ -31,13 +38,12 @@ from .families.resnet import basic_block as basic_block, bottleneck as bottlenec
 from .families.unet import double_convolution as double_convolution, unet as unet
 from .families.vit import vit as vit, vit_block as vit_block
 from .generation import generate as generate
+from .images import AvgPool2d as AvgPool2d, Conv2d as Conv2d, MaxPool2d as MaxPool2d
 from .layers import (
-    ClassToken as ClassToken,
-    DotProductAttention as DotProductAttention,
-    PositionEmbedding as PositionEmbedding,
+    DropPath as DropPath,
     Residual as Residual,
     Take as Take,
-    TokenTypeEmbedding as TokenTypeEmbedding,
 )
+from .norms import BatchNorm as BatchNorm
 from .pretrained import from_pretrained as from_pretrained
 from .rotary import RotaryEmbedding as RotaryEmbedding

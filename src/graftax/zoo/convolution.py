@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from ..structure import Chain, Vmap
 from ..structure.calling import call_layer
 from ..structure.wrappers import Wrapper
+from .images import Conv2d, MaxPool2d, check_image
+from .norms import BatchNorm
 
 POOL = functools.partial(jnp.mean, axis=(1, 2))
 """Global average pooling: `(channels, h, w)` to `(channels,)`."""
@@ -39,7 +41,7 @@ def conv(
     groups: int = 1,
     bias: bool = False,
     key: Any,
-) -> eqx.nn.Conv2d:
+) -> Conv2d:
     """A convolution, `(into, h, w)` to `(out, h / stride, w / stride)`, without bias by default.
 
     **Arguments:**
@@ -53,9 +55,7 @@ def conv(
     """
     if padding is None:
         padding = size // 2 if isinstance(size, int) else (size[0] // 2, size[1] // 2)
-    return eqx.nn.Conv2d(
-        into, out, size, stride, padding=padding, groups=groups, use_bias=bias, key=key
-    )
+    return Conv2d(into, out, size, stride, padding=padding, groups=groups, use_bias=bias, key=key)
 
 
 def convolutions(
@@ -89,14 +89,14 @@ def convolutions(
     return Chain(parts)
 
 
-def batch_norm(channels: int, eps: float = 1e-5) -> eqx.nn.BatchNorm:
+def batch_norm(channels: int, eps: float = 1e-5) -> BatchNorm:
     """BatchNorm as PyTorch has it: statistics over the axis `"batch"`, kept with momentum 0.9."""
-    return eqx.nn.BatchNorm(channels, axis_name="batch", eps=eps, momentum=0.9, mode="batch")
+    return BatchNorm(channels, eps=eps)
 
 
-def max_pool(size: int, stride: int, padding: int = 0, *, ceil: bool = False) -> eqx.nn.MaxPool2d:
+def max_pool(size: int, stride: int, padding: int = 0, *, ceil: bool = False) -> MaxPool2d:
     """The largest pixel of each window; with `ceil`, also of one that juts out of the image."""
-    return eqx.nn.MaxPool2d(size, stride, padding, use_ceil=ceil)
+    return MaxPool2d(size, stride, padding, use_ceil=ceil)
 
 
 class Append(eqx.Module):
@@ -117,7 +117,15 @@ class Append(eqx.Module):
     axis: int = eqx.field(static=True, default=0)
 
     def __call__(self, y: Array, x: Array) -> Array:
-        """`x` and, after it along the axis, `y`."""
+        """`x` and, after it along the axis, `y`. Raises `TypeError` if other axes differ."""
+        rest = [[n for i, n in enumerate(a.shape) if i != self.axis % a.ndim] for a in (x, y)]
+        if rest[0] != rest[1]:
+            # As `jnp.concatenate` does, which would not say why.
+            raise TypeError(
+                f"Append({self.axis}) puts what layers made, of shape {y.shape}, behind what they were "
+                f"given, of shape {x.shape}: these must agree but for axis {self.axis}. Where an image is "
+                "halved and doubled again, its sides must be even."
+            )
         return jnp.concatenate([x, y], self.axis)
 
 
@@ -127,8 +135,9 @@ class Normalize(eqx.Module):
     mean: tuple[float, ...] = eqx.field(static=True)
     deviation: tuple[float, ...] = eqx.field(static=True)
 
-    def __call__(self, x: Float[Array, "c h w"]) -> Float[Array, "c h w"]:
-        """The shape stays."""
+    def __call__(self, x: Float[ArrayLike, "..."]) -> Float[Array, "c h w"]:
+        """The shape `(channels, h, w)` stays. Raises `ValueError` for another number of channels."""
+        check_image("Normalize", x, len(self.mean))
         mean, deviation = (
             jnp.asarray(values, x.dtype)[:, None, None] for values in (self.mean, self.deviation)
         )
@@ -148,8 +157,9 @@ class Scale(eqx.Module):
 class ToTokens(eqx.Module):
     """An image as a sequence: `(channels, height, width)` to `(height * width, channels)`."""
 
-    def __call__(self, x: Float[Array, "c h w"]) -> Float[Array, "t c"]:
-        """Row by row."""
+    def __call__(self, x: Float[ArrayLike, "..."]) -> Float[Array, "t c"]:
+        """Row by row. Raises `ValueError` if x has other axes."""
+        check_image("ToTokens", x)
         return x.reshape(x.shape[0], -1).T
 
 
@@ -162,8 +172,9 @@ class Upsample(eqx.Module):
 
     factor: int = eqx.field(static=True, default=2)
 
-    def __call__(self, x: Float[Array, "c h w"]) -> Float[Array, "c taller wider"]:
-        """`(channels, h, w)` to `(channels, factor * h, factor * w)`."""
+    def __call__(self, x: Float[ArrayLike, "..."]) -> Float[Array, "c taller wider"]:
+        """`(channels, h, w)` to `(channels, factor * h, factor * w)`. Raises `ValueError`."""
+        check_image("Upsample", x)
         channels, height, width = x.shape
         shape = (channels, self.factor * height, self.factor * width)
         return jax.image.resize(x, shape, "bilinear")

@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Array, Integer
 
 from ..surgery import select
-from .layers import DotProductAttention, PositionEmbedding
+from .attention import DotProductAttention
+from .embeddings import PositionEmbedding
 
 
 def generate(

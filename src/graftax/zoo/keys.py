@@ -162,6 +162,10 @@ def _read_classes(value: Any) -> int:
     return len(value)
 
 
+def _read_token(value: Any) -> int | None:
+    return None if value is None else whole(-_LARGEST_SIZE).read(value)
+
+
 def flag_as(if_true: Any, if_false: Any) -> Kind:
     """A truth value that means one of two arguments."""
     return Kind(
@@ -175,6 +179,7 @@ EPSILON: Final = number(least=0.0)
 FACTOR: Final = number(above=0.0)
 RATE: Final = number(least=0.0, below=1.0)
 FLAG: Final = Kind(_read_flag)
+TOKEN: Final = Kind(_read_token)
 PAIR: Final = Kind(_read_pair, _write_pair)
 ACTIVATION: Final = Kind(_read_activation, _write_activation)
 

@@ -6,169 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, PRNGKeyArray
 
 from ..paths.tree import INNER, Level, shallow_copy
 from ..structure.calling import call_child, call_layer, declared_by_any, is_stateful
 from ..structure.labels import as_layers
 from ..structure.wrappers import Wrapper
-
-
-class DotProductAttention(eqx.Module):
-    """Scaled dot-product attention as an `op`: of the tuple (query, key, value).
-
-    `Parallel(query=..., key=..., value=..., op=DotProductAttention(heads))` is attention. It has no
-    parameters; with `kv_heads` fewer than `heads`, each key and value serves several queries.
-
-    Source: Vaswani et al., arXiv:1706.03762; grouped queries: Ainslie et al., arXiv:2305.13245.
-
-    **Example:**
-
-    ```python
-    >>> import graftax as gx, jax.numpy as jnp
-    >>> q = k = v = jnp.ones((5, 8))
-    >>> gx.zoo.DotProductAttention(heads=2)((q, k, v)).shape
-    (5, 8)
-
-    ```
-    """
-
-    rotary: Callable | None
-    heads: int = eqx.field(static=True)
-    kv_heads: int = eqx.field(static=True)
-    causal: bool = eqx.field(static=True)
-    scale: float | None = eqx.field(static=True)
-
-    def __init__(
-        self,
-        heads: int,
-        *,
-        kv_heads: int | None = None,
-        causal: bool = False,
-        scale: float | None = None,
-        rotary: Callable | None = None,
-    ):
-        """**Arguments:**
-
-        - `heads`: the number of query heads.
-        - `kv_heads`: the number of key and value heads, a divisor of `heads`; `heads` if None.
-        - `causal`: whether a position sees only itself and what stands before it.
-        - `scale`: what scores are multiplied with; 1 / sqrt(head size) if None.
-        - `rotary`: a layer for queries and keys of shape `(length, heads, head size)`, e.g.
-            `RotaryEmbedding`.
-
-        **Raises:**
-
-        - `ValueError`: `kv_heads` does not divide `heads`.
-        """
-        kv_heads = heads if kv_heads is None else kv_heads
-        if heads % kv_heads:
-            raise ValueError(f"kv_heads must divide heads; got {kv_heads} and {heads}.")
-        self.heads, self.kv_heads, self.causal, self.scale = heads, kv_heads, causal, scale
-        self.rotary = rotary
-
-    def __call__(
-        self,
-        inputs: tuple[Float[Array, "t q"], Float[Array, "s k"], Float[Array, "s v"]],
-        *,
-        mask: Bool[Array, "..."] | None = None,
-        positions: Int[Array, " t"] | None = None,
-    ) -> Float[Array, "t out"]:
-        """**Arguments:**
-
-        - `inputs`: query `(t, heads * size)`, key and value `(s, kv_heads * size)`.
-        - `mask`: True where a key may be seen: `(s,)`, `(t, s)` or `(heads, t, s)`.
-        - `positions`: the position of each token, for rotary embeddings; 0, 1, ... if None.
-
-        **Returns:**
-
-        `(t, heads * size)`.
-        """
-        query, key, value = inputs
-        query = query.reshape(query.shape[0], self.heads, -1)
-        key, value = (x.reshape(x.shape[0], self.kv_heads, -1) for x in (key, value))
-        if self.rotary is not None:
-            query, key = self.rotary(query, positions), self.rotary(key, positions)
-        if mask is not None:
-            mask = mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
-        y = jax.nn.dot_product_attention(
-            query, key, value, mask=mask, is_causal=self.causal, scale=self.scale
-        )
-        return y.reshape(y.shape[0], -1)
-
-
-class PositionEmbedding(eqx.Module):
-    """A learnt vector for each position: of an input of length t, the first t rows of `weight`."""
-
-    weight: Float[Array, "length width"]
-
-    def __init__(self, length: int, width: int, *, key: Any):
-        """**Arguments:**
-
-        - `length`: the largest number of positions.
-        - `width`: the size of each vector.
-        - `key`: a random key.
-        """
-        self.weight = 0.02 * jax.random.normal(key, (length, width))
-
-    def __call__(self, x: Any, *, positions: Int[Array, " t"] | None = None) -> Any:
-        """**Arguments:**
-
-        - `x`: any array whose first axis is the sequence.
-        - `positions`: the position of each element; 0, 1, ... if None.
-
-        **Raises:**
-
-        - `ValueError`: the sequence is longer than there are positions.
-        """
-        if x.shape[0] > self.weight.shape[0]:
-            raise ValueError(
-                f"A sequence of {x.shape[0]} is longer than the {self.weight.shape[0]} positions."
-            )
-        return self.weight[: x.shape[0]] if positions is None else self.weight[positions]
-
-
-class TokenTypeEmbedding(eqx.Module):
-    """A learnt vector for each token by its type (first or second sentence): row 0 if none is given."""
-
-    weight: Float[Array, "types width"]
-
-    def __init__(self, types: int, width: int, *, key: Any):
-        """**Arguments:**
-
-        - `types`: how many types there are.
-        - `width`: the size of each vector.
-        - `key`: a random key.
-        """
-        self.weight = 0.02 * jax.random.normal(key, (types, width))
-
-    def __call__(self, x: Any, *, token_types: Int[Array, " t"] | None = None) -> Any:
-        """**Arguments:**
-
-        - `x`: any array whose first axis is the sequence.
-        - `token_types`: the type of each token.
-        """
-        token_types = jnp.zeros(x.shape[0], int) if token_types is None else token_types
-        return self.weight[token_types]
-
-
-class ClassToken(eqx.Module):
-    """Learnt tokens put before the sequence."""
-
-    weight: Float[Array, "tokens width"]
-
-    def __init__(self, width: int, tokens: int = 1, *, key: Any):
-        """**Arguments:**
-
-        - `width`: the size of a token.
-        - `tokens`: how many there are.
-        - `key`: a random key.
-        """
-        self.weight = 0.02 * jax.random.normal(key, (tokens, width))
-
-    def __call__(self, x: Float[Array, "t width"]) -> Float[Array, "longer width"]:
-        """`(t, width)` to `(tokens + t, width)`."""
-        return jnp.concatenate([self.weight.astype(x.dtype), x])
 
 
 class Take(eqx.Module):
@@ -177,8 +20,57 @@ class Take(eqx.Module):
     index: int = eqx.field(static=True)
 
     def __call__(self, x: Any) -> Any:
-        """`(t, ...)` to `(...)`."""
+        """`(t, ...)` to `(...)`. Raises `ValueError` if there is no such element."""
+        # JAX would take the one nearest to it.
+        if not -x.shape[0] <= self.index < x.shape[0]:
+            raise ValueError(f"Take({self.index}) was given a sequence of {x.shape[0]}.")
         return x[self.index]
+
+
+class DropPath(eqx.nn.Dropout):
+    """Stochastic depth: in training all of its input or, with probability `p`, nothing.
+
+    What is left is divided by `1 - p`, so that the mean stays. The last layer inside a residual: the
+    block is then left out for this example.
+
+    Source: Huang et al., Deep Networks with Stochastic Depth, arXiv:1603.09382.
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx, jax, jax.numpy as jnp
+    >>> keys = jax.random.split(jax.random.key(0), 3)
+    >>> [gx.zoo.DropPath(0.5)(jnp.ones(2), key=key).tolist() for key in keys]
+    [[0.0, 0.0], [2.0, 2.0], [0.0, 0.0]]
+
+    ```
+    """
+
+    def __call__(
+        self,
+        x: Array,
+        *,
+        key: PRNGKeyArray | None = None,
+        inference: bool | None = None,
+        deterministic: bool | None = None,
+    ) -> Array:
+        """**Arguments:**
+
+        - `x`: any array.
+        - `key`: a random key.
+        - `inference`: instead of the mode of the layer.
+        - `deterministic`: Equinox's older name of it.
+
+        **Returns:**
+
+        `x / (1 - p)`, or zeros; in inference `x`.
+
+        **Raises:**
+
+        - `RuntimeError`: no key in training.
+        """
+        one = jnp.ones((), x.dtype)
+        return x * super().__call__(one, key=key, inference=inference, deterministic=deterministic)
 
 
 class QuickGELU(eqx.Module):

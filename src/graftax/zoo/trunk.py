@@ -9,7 +9,9 @@ from jaxtyping import PRNGKeyArray
 
 from ..structure import Chain, Parallel, Vmap, Wrapper
 from ..surgery import tie
-from .layers import DotProductAttention, Residual
+from .attention import DotProductAttention
+from .embeddings import Embedding
+from .layers import Residual
 
 
 def attention(
@@ -24,6 +26,7 @@ def attention(
     scale: float | None = None,
     rotary: Callable | None = None,
     dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     key: PRNGKeyArray,
 ) -> Parallel:
     """Multi-head self-attention, `(t, width)` to `(t, width)`, with `query`, `key`, `value` and `output`.
@@ -38,6 +41,7 @@ def attention(
     - `scale`: what scores are multiplied with; 1 / sqrt(head_size) if None.
     - `rotary`: a layer for queries and keys.
     - `dropout`: after the output.
+    - `attention_dropout`: of the probabilities with which a token sees another.
     - `key`: a random key.
 
     **Raises:**
@@ -52,7 +56,13 @@ def attention(
     keys = jax.random.split(key, 4)
     inner, kv = heads * head_size, kv_heads * head_size
     attend = DotProductAttention(
-        heads, kv_heads=kv_heads, causal=causal, scale=scale, rotary=rotary
+        heads,
+        kv_heads=kv_heads,
+        head_size=head_size,
+        causal=causal,
+        scale=scale,
+        rotary=rotary,
+        dropout=attention_dropout,
     )
     output = Vmap(eqx.nn.Linear(inner, width, use_bias=output_bias, key=keys[3]))
     return Parallel(
@@ -117,9 +127,14 @@ def rms_norm(width: int, eps: float) -> Vmap:
     return Vmap(eqx.nn.RMSNorm(width, eps=eps, use_bias=False))
 
 
-def word_embedding(vocabulary: int, width: int, *, key: PRNGKeyArray) -> Vmap:
-    """Token ids `(t,)` to vectors `(t, width)`."""
-    return Vmap(eqx.nn.Embedding(vocabulary, width, key=key))
+def word_embedding(
+    vocabulary: int, width: int, *, padding: int | None = None, key: PRNGKeyArray
+) -> Vmap:
+    """Token ids `(t,)` to vectors `(t, width)`; that of the `padding` gets no gradient here."""
+    if padding is not None and -vocabulary <= padding < 0:
+        # As PyTorch counts, and some configurations do.
+        padding += vocabulary
+    return Vmap(Embedding(vocabulary, width, padding=padding, key=key))
 
 
 def encoder(blocks: Sequence[Callable[..., Callable]], *, key: PRNGKeyArray) -> Chain:

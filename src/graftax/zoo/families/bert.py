@@ -9,9 +9,10 @@ from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, Parallel, Vmap, Wrapper
 from ..config import Config
+from ..embeddings import PositionEmbedding, TokenTypeEmbedding
 from ..family import Family, Names, Settings, with_prefix
-from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, Key, one_of
-from ..layers import PositionEmbedding, Take, TokenTypeEmbedding
+from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, TOKEN, Key, one_of
+from ..layers import Take
 from ..trunk import (
     attention,
     encoder,
@@ -36,6 +37,8 @@ def bert(
     types: int = 2,
     eps: float = 1e-12,
     dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+    padding: int | None = 0,
     head: str | None = "pooler",
     classes: int = 2,
     head_dropout: float | None = None,
@@ -54,6 +57,8 @@ def bert(
     - `act`: the activation in each MLP.
     - `eps`: of each LayerNorm.
     - `dropout`: after the embeddings and before each residual.
+    - `attention_dropout`: of the probabilities with which a token sees another.
+    - `padding`: the id of the padding token, whose embedding is not trained; None if all are.
     - `head`: None for `(t, width)`; `"pooler"` for `(width,)`; `"classifier"` for `(classes,)`;
         `"vocabulary"` for masked-token scores `(t, vocabulary)`; `"tokens"` for scores of each token,
         `(t, classes)`; `"questions"` for scores that the answer begins and ends there, `(t, 2)`.
@@ -66,10 +71,19 @@ def bert(
     - `ValueError`: another head, or heads that do not share the width evenly.
     """
     words, places, kinds, blocks, last = jax.random.split(key, 5)
-    block = functools.partial(bert_block, width, heads, inner, act, eps=eps, dropout=dropout)
+    block = functools.partial(
+        bert_block,
+        width,
+        heads,
+        inner,
+        act,
+        eps=eps,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
     parts: dict[str, Callable] = {
         "embeddings": Parallel(
-            word=word_embedding(vocabulary, width, key=words),
+            word=word_embedding(vocabulary, width, padding=padding, key=words),
             position=PositionEmbedding(positions, width, key=places),
             token_type=TokenTypeEmbedding(types, width, key=kinds),
             op=Chain(add=sum, norm=layer_norm(width, eps), dropout=eqx.nn.Dropout(dropout)),
@@ -103,12 +117,13 @@ def bert_block(
     *,
     eps: float,
     dropout: float,
+    attention_dropout: float = 0.0,
     key: PRNGKeyArray,
 ) -> Chain:
     """One block, `(t, width)` to `(t, width)`, its norms after the residuals."""
     k1, k2 = jax.random.split(key)
     return post_norm_block(
-        attention(width, heads, dropout=dropout, key=k1),
+        attention(width, heads, dropout=dropout, attention_dropout=attention_dropout, key=k1),
         mlp(width, inner, act, dropout=dropout, key=k2),
         lambda: layer_norm(width, eps),
     )
@@ -138,6 +153,8 @@ _KEYS = {
     "types": Key("type_vocab_size", SIZE, 2),
     "eps": Key("layer_norm_eps", EPSILON, 1e-12),
     "dropout": _DROPOUT,
+    "attention_dropout": Key("attention_probs_dropout_prob", RATE, 0.1),
+    "padding": Key("pad_token_id", TOKEN, 0),
     "head_dropout": Key("classifier_dropout", RATE, _DROPOUT),
     "tied": Key("tie_word_embeddings", FLAG, True),
     "classes": CLASSES,
@@ -204,6 +221,5 @@ FAMILY = Family(
         Key("is_decoder", one_of(False), False),
         Key("add_cross_attention", one_of(False), False),
     ),
-    unused=("attention_probs_dropout_prob",),
     settle=_settle,
 )

@@ -6,12 +6,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ...structure import Chain, SkipConnection
 from ..config import Config, ConfigError
 from ..convolution import POOL, Pixelwise, Scale, conv
 from ..family import Family, Names, Settings, without_classes
-from ..keys import ACTIVATION, CLASSES, EPSILON, NUMBER, SIZE, Key, Kind, one_of, sizes
+from ..keys import ACTIVATION, CLASSES, EPSILON, NUMBER, RATE, SIZE, Key, Kind, sizes
+from ..layers import DropPath
 
 # Of every norm but the last, whatever the configuration says.
 _EPS = 1e-6
@@ -26,6 +28,7 @@ def convnext(
     act: Callable,
     eps: float = 1e-12,
     scale: float | None = 1e-6,
+    drop_path: float = 0.0,
     classes: int | None = 1000,
     key: Any,
 ) -> Chain:
@@ -41,6 +44,8 @@ def convnext(
     - `act`: the activation in each block.
     - `eps`: of the last LayerNorm.
     - `scale`: where the learnt factor at the end of each block starts; None for no such factor.
+    - `drop_path`: with which probability the last block is left out in training; those before it in
+        proportion to where they stand, the first never.
     - `classes`: of the head; None for no head.
     - `key`: a random key.
     """
@@ -51,6 +56,7 @@ def convnext(
             norm=_norm(widths[0]),
         )
     }
+    rates = iter(np.linspace(0, drop_path, sum(depths)).tolist())
     into = widths[0]
     for i, (width, depth) in enumerate(zip(widths, depths, strict=True)):
         first, *rest = jax.random.split(keys[i], depth + 1)
@@ -58,7 +64,9 @@ def convnext(
         if i > 0:
             halve = conv(into, width, 2, stride=2, padding=0, bias=True, key=first)
             stage["downsample"] = Chain(norm=_norm(into), conv=halve)
-        stage["blocks"] = Chain([convnext_block(width, act, scale=scale, key=k) for k in rest])
+        stage["blocks"] = Chain(
+            [convnext_block(width, act, scale=scale, drop_path=next(rates), key=k) for k in rest]
+        )
         parts[f"stage{i + 1}"] = Chain(stage)
         into = width
     parts |= {"pool": POOL, "norm": eqx.nn.LayerNorm(into, eps=eps)}
@@ -68,7 +76,12 @@ def convnext(
 
 
 def convnext_block(
-    width: int, act: Callable, *, scale: float | None = 1e-6, key: Any
+    width: int,
+    act: Callable,
+    *,
+    scale: float | None = 1e-6,
+    drop_path: float = 0.0,
+    key: Any,
 ) -> SkipConnection:
     """Each channel by a 7 x 7 window, then each pixel by an MLP; the shape `(width, h, w)` stays."""
     k1, k2, k3 = jax.random.split(key, 3)
@@ -83,6 +96,8 @@ def convnext_block(
     }
     if scale is not None:
         parts["scale"] = Pixelwise(Scale(jnp.full(width, scale)))
+    if drop_path > 0:
+        parts["drop_path"] = DropPath(drop_path)
     return SkipConnection(parts)
 
 
@@ -122,6 +137,7 @@ _KEYS = {
     "channels": Key("num_channels", SIZE, 3),
     "act": Key("hidden_act", ACTIVATION, "gelu"),
     "eps": Key("layer_norm_eps", EPSILON, 1e-12),
+    "drop_path": Key("drop_path_rate", RATE, 0.0),
     "scale": Key("layer_scale_init_value", _SCALE, 1e-6),
     "classes": CLASSES,
 }
@@ -149,7 +165,6 @@ FAMILY = Family(
     names=_names,
     body="embeddings|encoder|layernorm",
     prefixes=("convnext.",),
-    fixed=(Key("drop_path_rate", one_of(0.0), 0.0),),
     # Images of any size will do; the others name the outputs of a backbone, which are all there.
     unused=("image_size", "out_features", "out_indices", "stage_names"),
     settle=_settle,

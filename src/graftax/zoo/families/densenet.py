@@ -9,6 +9,7 @@ import jax
 from ...structure import Chain, SkipConnection
 from ..convolution import POOL, Append, batch_norm, conv, max_pool
 from ..family import Family, Names, Settings, without_classes
+from ..images import AvgPool2d
 from ..keys import CLASSES, RATE, SIZE, Key, sizes
 
 DEPTHS = {
@@ -98,7 +99,7 @@ def transition(into: int, out: int, *, key: Any) -> Chain:
         norm=batch_norm(into),
         act=jax.nn.relu,
         conv=conv(into, out, 1, key=key),
-        pool=eqx.nn.AvgPool2d(2, 2),
+        pool=AvgPool2d(2, 2),
     )
 
 

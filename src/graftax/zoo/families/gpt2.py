@@ -9,9 +9,9 @@ from jaxtyping import PRNGKeyArray
 
 from ...files import Layout
 from ...structure import Chain, Parallel, Wrapper
+from ..embeddings import PositionEmbedding
 from ..family import Family, Names, Settings, with_prefix
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, Key, flag_as, one_of
-from ..layers import PositionEmbedding
 from ..trunk import (
     attention,
     decoder,
@@ -35,6 +35,7 @@ def gpt2(
     eps: float = 1e-5,
     dropout: float = 0.1,
     embedding_dropout: float = 0.1,
+    attention_dropout: float = 0.1,
     scale: float | None = None,
     scale_by_depth: bool = False,
     head: str | None = "vocabulary",
@@ -56,6 +57,7 @@ def gpt2(
     - `act`: the activation in each MLP.
     - `eps`: of each LayerNorm.
     - `dropout`, `embedding_dropout`: before each residual, and after the embeddings.
+    - `attention_dropout`: of the probabilities with which a token sees another.
     - `scale`: what the scores of attention are multiplied with; 1 / sqrt(head size) if None.
     - `scale_by_depth`: whether these scores are divided by 1, 2, ... from block to block besides.
     - `head`: `"vocabulary"`; `"tokens"` for scores of each token, `(t, classes)`; `"questions"` for
@@ -70,7 +72,16 @@ def gpt2(
     """
     inner = 4 * width if inner is None else inner
     words, places, last, blocks = jax.random.split(key, 4)
-    block = functools.partial(gpt2_block, width, heads, inner, act, eps=eps, dropout=dropout)
+    block = functools.partial(
+        gpt2_block,
+        width,
+        heads,
+        inner,
+        act,
+        eps=eps,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+    )
     scales = _scales(scale, width // heads, depth) if scale_by_depth else [scale] * depth
     body = {
         "embeddings": Parallel(
@@ -106,13 +117,23 @@ def gpt2_block(
     *,
     eps: float,
     dropout: float,
+    attention_dropout: float = 0.0,
     scale: float | None = None,
     key: PRNGKeyArray,
 ) -> Chain:
     """One block, `(t, width)` to `(t, width)`, its norms inside the residuals."""
     k1, k2 = jax.random.split(key)
+    attend = attention(
+        width,
+        heads,
+        causal=True,
+        scale=scale,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+        key=k1,
+    )
     return pre_norm_block(
-        attention(width, heads, causal=True, scale=scale, dropout=dropout, key=k1),
+        attend,
         mlp(width, inner, act, dropout=dropout, key=k2),
         lambda: layer_norm(width, eps),
     )
@@ -147,6 +168,7 @@ _KEYS = {
     "eps": Key("layer_norm_epsilon", EPSILON, 1e-5),
     "dropout": Key("resid_pdrop", RATE, 0.1),
     "embedding_dropout": Key("embd_pdrop", RATE, 0.1),
+    "attention_dropout": Key("attn_pdrop", RATE, 0.1),
     "scale": Key("scale_attn_weights", flag_as(None, 1.0), True),
     "scale_by_depth": Key("scale_attn_by_inverse_layer_idx", FLAG, False),
     "tied": Key("tie_word_embeddings", FLAG, True),
@@ -175,6 +197,6 @@ FAMILY = Family(
     body="wte|wpe|h|ln_f",
     prefixes=("transformer.",),
     fixed=(Key("add_cross_attention", one_of(False), False),),
-    # The last only says in which precision scores are computed, and ours is float32 always.
-    unused=("attn_pdrop", "reorder_and_upcast_attn"),
+    # It only says in which precision scores are computed, and ours is float32 always.
+    unused=("reorder_and_upcast_attn",),
 )

@@ -12,6 +12,7 @@ import jax
 from ...structure import Chain, Parallel
 from ..convolution import CONCATENATE, POOL, Conv, convolutions, max_pool
 from ..family import Family, Names, Settings, without_classes
+from ..images import AvgPool2d
 from ..keys import CLASSES, FLAG, RATE, SIZE, Key, whole
 from .googlenet import EPS, with_transform
 
@@ -152,8 +153,8 @@ def inception_e(into: int, *, divisor: int = 1, key: Any) -> Parallel:
     return Parallel(parts, op=CONCATENATE)
 
 
-def _mean() -> eqx.nn.AvgPool2d:
-    return eqx.nn.AvgPool2d(3, 1, 1)
+def _mean() -> AvgPool2d:
+    return AvgPool2d(3, 1, 1)
 
 
 def _side_by_side(into: int, branches: Sequence[Sequence[Any]], key: Any) -> Parallel:

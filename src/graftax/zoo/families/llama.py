@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray
 from ...structure import Chain, Wrapper
 from ..config import Config
 from ..family import Family, Names, Settings, with_prefix
-from ..keys import ACTIVATION, CLASSES, EPSILON, FACTOR, FLAG, RATE, SIZE, Key, one_of
+from ..keys import ACTIVATION, CLASSES, EPSILON, FACTOR, FLAG, RATE, SIZE, TOKEN, Key, one_of
 from ..rotary import RotaryEmbedding
 from ..trunk import attention, decoder, encoder, gated_mlp, pre_norm_block, rms_norm, word_embedding
 
@@ -28,6 +28,8 @@ def llama(
     eps: float = 1e-6,
     attention_bias: bool = False,
     mlp_bias: bool = False,
+    attention_dropout: float = 0.0,
+    padding: int | None = None,
     head: str | None = "vocabulary",
     tied: bool = False,
     classes: int = 2,
@@ -49,6 +51,8 @@ def llama(
     - `rotary`: how positions turn queries and keys; `RotaryEmbedding()` if None.
     - `eps`: of each RMSNorm.
     - `attention_bias`, `mlp_bias`: whether the linear layers there have a bias.
+    - `attention_dropout`: of the probabilities with which a token sees another.
+    - `padding`: the id of the padding token, whose embedding is not trained; None if all are.
     - `head`: `"vocabulary"`; `"tokens"` for scores of each token, `(t, classes)`; `"questions"` for
         scores that the answer begins and ends there, `(t, 2)`; or None for `(t, width)`.
     - `tied`: whether the head for the vocabulary shares its matrix with the embeddings.
@@ -72,9 +76,10 @@ def llama(
         eps=eps,
         attention_bias=attention_bias,
         mlp_bias=mlp_bias,
+        attention_dropout=attention_dropout,
     )
     body = {
-        "embeddings": Chain(word=word_embedding(vocabulary, width, key=words)),
+        "embeddings": Chain(word=word_embedding(vocabulary, width, padding=padding, key=words)),
         "encoder": encoder([block] * depth, key=blocks),
         "norm": rms_norm(width, eps),
     }
@@ -102,6 +107,7 @@ def llama_block(
     eps: float,
     attention_bias: bool = False,
     mlp_bias: bool = False,
+    attention_dropout: float = 0.0,
     key: PRNGKeyArray,
 ) -> Chain:
     """One block, `(t, width)` to `(t, width)`, its norms inside the residuals."""
@@ -114,6 +120,7 @@ def llama_block(
         bias=attention_bias,
         causal=True,
         rotary=rotary,
+        attention_dropout=attention_dropout,
         key=k1,
     )
     feed = gated_mlp(width, inner, act, bias=mlp_bias, key=k2)
@@ -144,6 +151,8 @@ _KEYS = {
     "eps": Key("rms_norm_eps", EPSILON, 1e-6),
     "attention_bias": Key("attention_bias", FLAG, False),
     "mlp_bias": Key("mlp_bias", FLAG, False),
+    "attention_dropout": Key("attention_dropout", RATE, 0.0),
+    "padding": Key("pad_token_id", TOKEN, None),
     "tied": Key("tie_word_embeddings", FLAG, False),
     "classes": CLASSES,
     "head_dropout": Key("classifier_dropout", RATE, Key("hidden_dropout", RATE, 0.1)),
@@ -174,7 +183,7 @@ FAMILY = Family(
     body="embed_tokens|layers|norm",
     prefixes=("model.", "transformer."),
     # Positions that are turned have no table: no input is too long for one.
-    unused=("attention_dropout", "max_position_embeddings"),
+    unused=("max_position_embeddings",),
     settle=_settle,
 )
 

@@ -11,9 +11,11 @@ from ...files import Layout
 from ...structure import Chain
 from ..config import Config
 from ..convolution import ToTokens
+from ..embeddings import ClassToken, PositionEmbedding
 from ..family import Family, Names, Settings, with_prefix
+from ..images import Conv2d
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, PAIR, RATE, SIZE, Key
-from ..layers import ClassToken, PositionEmbedding, Residual, Take
+from ..layers import Residual, Take
 from ..trunk import attention, encoder, layer_norm, mlp, pre_norm_block
 
 
@@ -30,6 +32,7 @@ def vit(
     eps: float = 1e-12,
     bias: bool = True,
     dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     head: str | None = "classifier",
     classes: int = 1000,
     pooler_act: Callable = jax.numpy.tanh,
@@ -48,6 +51,7 @@ def vit(
     - `eps`: of each LayerNorm.
     - `bias`: whether query, key and value have one.
     - `dropout`: after the embeddings and before each residual.
+    - `attention_dropout`: of the probabilities with which a token sees another.
     - `head`: None for the tokens; `"pooler"` or `"classifier"` for `(classes,)`, of the class token.
     - `classes`: the outputs of the head.
     - `pooler_act`: the activation after the pooler.
@@ -59,15 +63,23 @@ def vit(
     """
     projection, first, places, last, blocks = jax.random.split(key, 5)
     block = functools.partial(
-        vit_block, width, heads, inner, act, eps=eps, bias=bias, dropout=dropout
+        vit_block,
+        width,
+        heads,
+        inner,
+        act,
+        eps=eps,
+        bias=bias,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
     )
     patches = (image[0] // patch[0]) * (image[1] // patch[1])
     parts: dict[str, Callable] = {
         "embeddings": Chain(
-            patches=eqx.nn.Conv2d(channels, width, patch, stride=patch, key=projection),
+            patches=Conv2d(channels, width, patch, stride=patch, key=projection),
             tokens=ToTokens(),
             class_token=ClassToken(width, key=first),
-            position=Residual(PositionEmbedding(1 + patches, width, key=places)),
+            position=Residual(PositionEmbedding(1 + patches, width, exact=True, key=places)),
             dropout=eqx.nn.Dropout(dropout),
         ),
         "encoder": encoder([block] * depth, key=blocks),
@@ -92,12 +104,22 @@ def vit_block(
     eps: float,
     bias: bool = True,
     dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     key: PRNGKeyArray,
 ) -> Chain:
     """One block, `(t, width)` to `(t, width)`, its norms before what the residuals go round."""
     k1, k2 = jax.random.split(key)
+    attend = attention(
+        width,
+        heads,
+        bias=bias,
+        output_bias=True,
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+        key=k1,
+    )
     return pre_norm_block(
-        attention(width, heads, bias=bias, output_bias=True, dropout=dropout, key=k1),
+        attend,
         mlp(width, inner, act, dropout=dropout, key=k2),
         lambda: layer_norm(width, eps),
     )
@@ -128,6 +150,7 @@ _KEYS = {
     "eps": Key("layer_norm_eps", EPSILON, 1e-12),
     "bias": Key("qkv_bias", FLAG, True),
     "dropout": Key("hidden_dropout_prob", RATE, 0.0),
+    "attention_dropout": Key("attention_probs_dropout_prob", RATE, 0.0),
     "classes": CLASSES,
     "pooler_act": Key("pooler_act", ACTIVATION, "tanh"),
 }
@@ -170,7 +193,7 @@ FAMILY = Family(
     names=_names,
     body="embeddings|encoder|layernorm",
     prefixes=("vit.",),
-    # The last is of the decoder in masked-image modelling alone.
-    unused=("attention_probs_dropout_prob", "encoder_stride"),
+    # Of the decoder in masked-image modelling alone.
+    unused=("encoder_stride",),
     settle=_settle,
 )
