@@ -85,7 +85,7 @@ def test_a_saved_model_loads_bit_for_bit(name, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"drop_path_rate": 0.1}, "drop_path_rate=0.1"),
+        ({"drop_path_rate": 1.5}, "drop_path_rate=1.5"),
         ({"hidden_act": "mish"}, "'mish' is not known"),
         ({"architectures": ["ConvNextBackbone"]}, "ConvNextBackbone"),
         ({"num_stages": 3}, "num_stages=3, 4 hidden_sizes and 4 depths"),
