@@ -57,6 +57,7 @@ from .operations import (
 from .files import (
     save,
     load,
+    types_of,
     load_weights,
     export_weights,
     Layout,
@@ -114,6 +115,7 @@ __all__ = [
     # Files
     "save",
     "load",
+    "types_of",
     "load_weights",
     "export_weights",
     "Layout",

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .errors import FormatError
+from .errors import FormatError, Unstorable
 from .tensors import DTYPES, TensorFile
 
 Entry = Mapping[str, Any]
@@ -15,10 +15,6 @@ Entry = Mapping[str, Any]
 STORABLE = frozenset(DTYPES.values())
 # What Python's own numbers become: the only arrays that JAX makes weakly typed.
 _WEAK = frozenset(("int32", "int64", "float32", "float64", "complex64", "complex128"))
-
-
-class Unstorable(Exception):
-    """Why an array cannot stand in a file: the end of a sentence that begins with its path."""
 
 
 class Stored(NamedTuple):
@@ -77,8 +73,8 @@ def _dtype_of_name(name: Any) -> np.dtype | None:
         dtype = jnp.dtype(name)
     except TypeError:
         return None
-    # What is of kind V is JAX's own small floats, or a structure, and no name leads to a structure.
-    return dtype if dtype.kind in "biufcV" and dtype.names is None and dtype.itemsize else None
+    # Of kind V are JAX's own small floats too.
+    return dtype if dtype.kind in "biufcV" and not issubclass(dtype.type, np.void) else None
 
 
 def dtype_name(dtype: np.dtype) -> str:

@@ -26,6 +26,14 @@ MOST_LABELS = 2000
 # each of them, which is exponential.
 MOST_TIES = 4
 
+# JAX flattens by recursion, and what is nested deeper breaks it for the rest of the process.
+MOST_LEVELS = 750
+
+
+def levels(container: bool) -> int:
+    """How many levels a node is to JAX: a container is one, and the tuple of its layers another."""
+    return 2 if container else 1
+
 
 def fault(node: Any) -> str | None:
     """What is wrong with a module, in words; None if nothing is.

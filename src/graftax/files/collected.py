@@ -1,18 +1,19 @@
 """What is collected while a model is written. `encode` makes the entries with it.
 
-"The same array" means the same object, as everywhere in graftax (`graftax.surgery.state` says why):
-what stands in several places is stored once and comes back as one. Equal arrays are two, and so is each
-slice of a stacked array, which is an array of its own.
+Which arrays are the same is decided in `graftax.surgery.same`: what stands in several places as one object
+is stored once and comes back as one. Equal arrays are two, and so is each slice of a stacked array.
 """
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
 
+from ..surgery.same import identity
 from ..surgery.state import marker_of
 from . import arrays
 from .checks import MOST_LABELS
-from .errors import UnsavableError
+from .errors import UnsavableError, Unstorable
 from .names import full_name, name_of, public_name
 from .tensors import METADATA
 
@@ -33,7 +34,7 @@ class Collected:
         """Classes and functions that a reader has to be handed, by full name."""
         # The arrays themselves: an id stays taken only as long as its array lives.
         self._sources: dict[str, Any] = {}
-        self._entries: dict[int, dict[str, Any]] = {}
+        self._entries: dict[Hashable, dict[str, Any]] = {}
         self.parts: list[Any] = []
         """Entries that were cut off, innermost first: JSON is not read at any depth."""
         self._labels: set[tuple[str, ...]] = set()
@@ -48,15 +49,15 @@ class Collected:
 
     def array(self, array: Any, path: str) -> dict[str, Any]:
         """The entry of an array, which is the same wherever this object stands."""
-        if id(array) in self._entries:
-            return self._entries[id(array)]
+        if identity(array) in self._entries:
+            return self._entries[identity(array)]
         try:
             arrays.check_storable(array)
-        except arrays.Unstorable as reason:
+        except Unstorable as reason:
             raise refused(path, f"{reason}") from None
         name = self._free_name(path)
         self._sources[name] = array
-        self._entries[id(array)] = found = {"array": name, **arrays.described(array)}
+        self._entries[identity(array)] = found = {"array": name, **arrays.described(array)}
         return found
 
     def _free_name(self, path: str) -> str:

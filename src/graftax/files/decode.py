@@ -12,13 +12,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
 
 from ..paths.tree import kind_of, values_of
 from ..structure.base import StructuralLayer
 from ..structure.labels import arranged, layers_tuple
+from ..surgery.relink import can_be_tied
 from ..surgery.state import TAKEN, is_index_type, new_index
 from ..surgery.tied import Tied
 from .arrays import Stored
@@ -31,7 +31,7 @@ from .reading import Entry, Reading
 
 
 class Decoder(Reading):
-    """Turns JSON into nodes, with `Stored` where arrays will be. One for each file."""
+    """Turns JSON into nodes; if it is lazy, with `Stored` where arrays will be. One for each file."""
 
     def decode(self, entry: Any) -> Any:
         """The node that an entry spells. Raises `FormatError`, and whatever damaged JSON may lead to."""
@@ -41,8 +41,8 @@ class Decoder(Reading):
 
 
 @KINDS.register("array", may="dtype shape random_key numpy byteorder weak")
-def _(file: Reading, entry: Entry) -> Stored:
-    return file.stored(entry)
+def _(file: Reading, entry: Entry) -> Any:
+    return file.array(entry)
 
 
 @KINDS.register("part")
@@ -149,23 +149,20 @@ def _(file: Reading, entry: Entry) -> Task:
     function = yield file.child(entry["partial"])
     if not callable(function):
         raise FormatError("a partial of something that is not callable")
-    args = yield file.all(entry["args"])
-    values = yield file.all(list(entry["keywords"].values()))
-    keywords = dict(zip(entry["keywords"], values, strict=True))
-    if entry["pytree"]:
-        return jtu.Partial(function, *args, **keywords)
-    args, keywords = file.filled((args, keywords))
-    return functools.partial(function, *args, **keywords)
+    make, now = (jtu.Partial, False) if entry["pytree"] else (functools.partial, True)
+    args = yield file.all(entry["args"], now)
+    values = yield file.all(list(entry["keywords"].values()), now)
+    return make(function, *args, **dict(zip(entry["keywords"], values, strict=True)))
 
 
 @KINDS.register("method of")
 def _(file: Reading, entry: Entry) -> Task:
-    of = yield file.child(entry["of"])
-    if method_of(of, entry["method"]) is None:
-        raise FormatError(f"{type(of).__name__} has no method {entry['method']!r} here")
-    bound = getattr(of, entry["method"])
-    # What Equinox makes no tree of, JAX does not look into.
-    return bound if isinstance(bound, eqx.Module) else getattr(file.filled(of), entry["method"])
+    name = entry["method"]
+    # Of magic methods Equinox makes no tree.
+    (of,) = yield file.all([entry["of"]], now=str(name).startswith("__"))
+    if method_of(of, name) is None:
+        raise FormatError(f"{type(of).__name__} has no method {name!r} here")
+    return getattr(of, name)
 
 
 @KINDS.register("state_index", may="init taken unnamed")
@@ -192,11 +189,15 @@ def _(file: Reading, entry: Entry) -> Task:
     if sources & set(targets) or len(set(targets)) != len(targets):
         raise FormatError("its ties lead in a circle")
     for source, target in links:
-        if not isinstance(_at(layer, source), Stored) or _at(layer, target) is not None:
+        if not _can_be_source(_at(layer, source)) or _at(layer, target) is not None:
             raise FormatError("a tie does not lead from an array to a place that it leaves empty")
     node = object.__new__(Tied)
     values_of(node).update(layer=layer, links=links)
     return node
+
+
+def _can_be_source(node: Any) -> bool:
+    return isinstance(node, Stored) or can_be_tied(node)
 
 
 def _address(numbers: Any) -> tuple[int, ...]:
@@ -255,23 +256,19 @@ def _container_class(file: Reading, entry: Entry) -> Any:
 
 def _made(file: Reading, cls: Any, entry: Entry, fields: dict[str, Any]) -> Task:
     """The module of a class with these fields, and those of its entry."""
-    values = yield file.all(list(entry["fields"].values()))
-    fields |= dict(zip(entry["fields"], values, strict=True))
     declared = {field.name: field for field in dataclasses.fields(cls)}
-    for name in set(fields) - set(declared):
-        file.warnings.append(
-            f"{cls.__name__} has no field {name!r} here, but has in the file: it is left out."
-        )
-        del fields[name]
+    for name, value in entry["fields"].items():
+        if name in declared:
+            static = bool(declared[name].metadata.get("static", False))
+            (fields[name],) = yield file.all([value], now=static)
+        else:
+            file.warnings.append(
+                f"{cls.__name__} has no field {name!r} here, but has in the file: it is left out."
+            )
+    for name in declared.keys() - fields.keys() - set(entry.get("unset", ())):
+        fields[name] = _default(cls, declared[name])
     node = object.__new__(cls)
-    for name, field in declared.items():
-        if name not in fields:
-            if name in entry.get("unset", ()):
-                continue
-            fields[name] = _default(cls, field)
-        # JAX does not look into what is static when the arrays are filled in.
-        static = field.metadata.get("static", False)
-        values_of(node)[name] = file.filled(fields[name]) if static else fields[name]
+    values_of(node).update((name, fields[name]) for name in declared if name in fields)
     if (why := fault(node)) is not None:
         raise FormatError(f"it holds a {cls.__name__} that cannot be: {why}")
     return node

@@ -6,9 +6,8 @@ of what each entry must hold. What cannot be loaded as it was is refused here, w
 
 import enum
 import functools
-import math
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import GeneratorType, MethodType
 from typing import Any
 
@@ -24,18 +23,17 @@ from ..structure.standard import standard_base
 from ..structure.wrappers import Wrapper
 from ..surgery.state import init_of, is_index, is_taken, marker_of
 from ..surgery.tied import Tied
-from . import arrays
-from .checks import MOST_TIES, fault
+from .checks import MOST_LEVELS, MOST_TIES, fault, levels
 from .collected import Collected, refused
 from .deep import Task, run
+from .errors import Unstorable
 from .methods import as_method, borrows_a_name
 from .names import full_name, public_name, why_nameless
+from .scalars import exactly, scalar
 
 # JSON is read by recursion, a level of a model being some four of JSON. What is nested deeper is cut off
 # every so many levels, into a list of its own.
 _CUT = 40
-# Python reads no longer number from a text.
-_LARGEST = 10**4300
 
 
 class Encoder(Collected):
@@ -53,27 +51,31 @@ def _child(node: Any, file: Collected, path: str) -> Any:
     # A member of an enumeration may be a number or text too, and is neither.
     make = _enum if isinstance(node, enum.Enum) else entry
     found = make(node, file, path)
-    return _cut(found, file) if isinstance(found, GeneratorType) else found
+    if not isinstance(found, GeneratorType):
+        return found
+    file.depth += levels(isinstance(node, StructuralLayer))
+    if file.depth > MOST_LEVELS:
+        raise refused(
+            path, f"is nested more than {MOST_LEVELS} levels deep, which JAX cannot flatten"
+        )
+    return _cut(found, file, node)
 
 
-def _cut(task: Task, file: Collected) -> Task:
-    file.depth += 1
+def _cut(task: Task, file: Collected, node: Any) -> Task:
     found = yield task
-    file.depth -= 1
-    if file.depth == 0 or file.depth % _CUT:
+    before = file.depth
+    file.depth -= levels(isinstance(node, StructuralLayer))
+    if file.depth == 0 or before // _CUT == file.depth // _CUT:
         return found
     file.parts.append(found)
     return {"part": len(file.parts) - 1}
 
 
-def _exactly(cls: type, node: Any, path: str) -> None:
-    # Of a subclass a file would hold only what the base has.
-    if type(node) is not cls:
-        raise refused(
-            path,
-            f"is a {type(node).__name__}, a {cls.__name__} of another class: a file holds {cls.__name__} "
-            "itself",
-        )
+def _whole(path: str, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Unstorable as reason:
+        raise refused(path, str(reason)) from None
 
 
 @functools.singledispatch
@@ -86,35 +88,14 @@ def entry(node: Any, file: Collected, path: str) -> Any:
 
 @entry.register(type(None))
 @entry.register(bool)
+@entry.register(int)
+@entry.register(float)
+@entry.register(complex)
 @entry.register(str)
+@entry.register(np.dtype)
+@entry.register(type(...))
 def _(node: Any, file: Collected, path: str) -> Any:
-    if isinstance(node, str):
-        _exactly(str, node, path)
-    return node
-
-
-@entry.register
-def _(node: int, file: Collected, path: str) -> int:
-    _exactly(int, node, path)
-    if not -_LARGEST < node < _LARGEST:
-        raise refused(path, "is an integer of more than 4,300 digits, which Python does not read")
-    return node
-
-
-@entry.register
-def _(node: float, file: Collected, path: str) -> Any:
-    _exactly(float, node, path)
-    return _number(node)
-
-
-@entry.register
-def _(node: complex, file: Collected, path: str) -> Any:
-    _exactly(complex, node, path)
-    return {"complex": [_number(node.real), _number(node.imag)]}
-
-
-def _number(value: float) -> Any:
-    return value if math.isfinite(value) else {"float": repr(value)}
+    return _whole(path, lambda: scalar(node))
 
 
 @entry.register(jax.Array)
@@ -126,22 +107,9 @@ def _(node: Any, file: Collected, path: str) -> Any:
 
 
 @entry.register
-def _(node: np.dtype, file: Collected, path: str) -> Any:
-    try:
-        return {"dtype": arrays.dtype_name(node)}
-    except arrays.Unstorable as reason:
-        raise refused(path, str(reason)) from None
-
-
-@entry.register
 def _(node: slice, file: Collected, path: str) -> Any:
     parts = [node.start, node.stop, node.step]
     return {"slice": (yield _each(parts, [path] * 3, file))}
-
-
-@entry.register(type(...))
-def _(node: Any, file: Collected, path: str) -> Any:
-    return {"ellipsis": True}
 
 
 def _enum(node: enum.Enum, file: Collected, path: str) -> Any:
@@ -168,7 +136,7 @@ def _sequence(nodes: Sequence[Any], path: str, file: Collected) -> Task:
 
 @entry.register
 def _(node: list, file: Collected, path: str) -> Task:
-    _exactly(list, node, path)
+    _whole(path, lambda: exactly(list, node))
     return {"list": (yield _sequence(node, path, file))}
 
 
@@ -176,7 +144,7 @@ def _(node: list, file: Collected, path: str) -> Task:
 def _(node: tuple, file: Collected, path: str) -> Task:
     labels = getattr(node, "_fields", None)
     if labels is None:
-        _exactly(tuple, node, path)
+        _whole(path, lambda: exactly(tuple, node))
         return {"tuple": (yield _sequence(node, path, file))}
     items = yield _each(node, [join(path, label) for label in labels], file)
     if type(node) is layers_class(labels):

@@ -7,3 +7,7 @@ class FormatError(ValueError):
 
 class UnsavableError(TypeError):
     """Something in a model that a file cannot hold, named by its path."""
+
+
+class Unstorable(Exception):
+    """Why a value cannot stand in a file: the end of a sentence that begins with its path."""

@@ -151,7 +151,7 @@ def looked_up(module: Any, qualname: Any) -> Any:
     for name in str(qualname).split("."):
         # Not by way of a class's `__getattr__`, which could make things up.
         found = getattr(found, "__dict__", {}).get(name)
-    return found
+    return found.__func__ if isinstance(found, staticmethod) else found
 
 
 def _finds_itself(thing: Any) -> bool:

@@ -1,13 +1,14 @@
 """What is known while one file is read: its names, tensors and parts. `decode` reads entries with it."""
 
 from collections.abc import Mapping, Sequence
+from types import GeneratorType
 from typing import Any
 
 import equinox as eqx
 import jax
 
 from .arrays import Stored, materialised
-from .checks import MOST_LABELS
+from .checks import MOST_LABELS, MOST_LEVELS, levels
 from .deep import Task
 from .errors import FormatError
 from .kinds import KINDS
@@ -20,7 +21,7 @@ Entry = Mapping[str, Any]
 class Reading:
     """One file that is read. Nothing in it is used twice: no part, and no tensor in two ways."""
 
-    def __init__(self, names: Names, tensors: TensorFile):
+    def __init__(self, names: Names, tensors: TensorFile, lazy: bool = False):
         self.names = names
         self.tensors = tensors
         self.warnings: list[str] = []
@@ -30,26 +31,43 @@ class Reading:
         self._labels: set[tuple[str, ...]] = set()
         self.ties = 0
         """How many ties stand around what is being read."""
+        self._now = 0 if lazy else 1
         self.parts: list[Any] = []
         """Entries that were cut off from a structure too deep to be nested; None for those read."""
+        self._depth = 0
         self._spelled: dict[str, Entry] = {}
         self._made: dict[str, Any] = {}
 
     def child(self, entry: Any) -> Any:
         """The node that an entry inside another spells, or the task that makes it."""
         if isinstance(entry, dict):
-            return KINDS.reader(frozenset(entry))(self, entry)
+            found = KINDS.reader(frozenset(entry))(self, entry)
+            return self._inside(found, entry) if isinstance(found, GeneratorType) else found
         if isinstance(entry, list):
             raise FormatError("a list stands where a node should")
         return entry
 
-    def all(self, entries: Sequence[Any]) -> Task:
-        """The task of reading several entries, for a list of nodes."""
+    def _inside(self, task: Task, entry: Entry) -> Task:
+        self._depth += _levels(entry)
+        if self._depth > MOST_LEVELS:
+            raise FormatError(f"it is nested more than {MOST_LEVELS} levels deep")
+        found = yield task
+        self._depth -= _levels(entry)
+        return found
+
+    def all(self, entries: Sequence[Any], now: bool = False) -> Task:
+        """The task of reading several entries, for a list of nodes.
+
+        With `now`, arrays in them are read even of a lazy file: for places that JAX does not look into,
+        where `filled` would not find them.
+        """
         found = []
+        self._now += now
         for entry in entries:
             # What is no entry of its own kind stands for itself.
             plain = not isinstance(entry, dict | list)
             found.append(entry if plain else (yield self.child(entry)))
+        self._now -= now
         return found
 
     def part(self, i: Any) -> Any:
@@ -59,14 +77,23 @@ class Reading:
         found, self.parts[i] = self.parts[i], None
         return self.child(found)
 
-    def stored(self, entry: Entry) -> Stored:
-        """An array that is still in the file. Raises `FormatError` if two entries read it differently."""
+    def array(self, entry: Entry) -> Any:
+        """The array of an entry, `Stored` if it is for later.
+
+        Raises `FormatError` if two entries read a tensor differently: each is made once.
+        """
         name = entry["array"]
         if name not in self.tensors:
             raise FormatError(f"it holds no tensor {name!r}, which its structure asks for")
         if self._spelled.setdefault(name, entry) != entry:
             raise FormatError(f"its structure reads the tensor {name!r} in two ways")
-        return Stored(entry)
+        return self._array(entry) if self._now else Stored(entry)
+
+    def _array(self, entry: Entry) -> Any:
+        name = entry["array"]
+        if name not in self._made:
+            self._made[name] = materialised(entry, self.tensors)
+        return self._made[name]
 
     def known_labels(self, labels: Sequence[str]) -> tuple[str, ...]:
         """These labels. Raises `FormatError` if the file has more sets of them than any model."""
@@ -83,17 +110,10 @@ class Reading:
         return cls
 
     def filled(self, node: Any) -> Any:
-        """The node with arrays where `Stored` stands. What is stored once is one object again."""
-        return jax.tree.map(self._fill, node, is_leaf=_is_stored)
-
-    def _fill(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Stored):
-            return leaf
-        name = leaf.entry["array"]
-        if name not in self._made:
-            self._made[name] = materialised(leaf.entry, self.tensors)
-        return self._made[name]
+        """A node that was read lazily, with its arrays. What is stored once is one object again."""
+        fill = lambda leaf: self._array(leaf.entry) if isinstance(leaf, Stored) else leaf
+        return jax.tree.map(fill, node, is_leaf=lambda leaf: isinstance(leaf, Stored))
 
 
-def _is_stored(node: Any) -> bool:
-    return isinstance(node, Stored)
+def _levels(entry: Entry) -> int:
+    return 0 if "part" in entry else levels("layers" in entry)

@@ -112,7 +112,7 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
     """
     with TensorFile(file) as tensors:
         header = _header(tensors)
-        decoder = Decoder(Names(types), tensors)
+        decoder = Decoder(Names(types), tensors, lazy=where is not None)
         skeleton = _guarded(file, lambda: decoder.decode(header["model"]))
         for warning in dict.fromkeys(decoder.warnings):
             warnings.warn(warning, stacklevel=2)
@@ -120,10 +120,9 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
             node = select(skeleton, where).one()
             return _guarded(file, lambda: decoder.filled(node))
         if "state" not in header:
-            return _guarded(file, lambda: decoder.filled(skeleton))
+            return skeleton
         pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
-        model, values = _guarded(file, lambda: decoder.filled((skeleton, pairs)))
-        return model, _guarded(file, lambda: new_state(values))
+        return skeleton, _guarded(file, lambda: new_state(pairs))
 
 
 def _header(tensors: TensorFile) -> dict[str, Any]:
