@@ -12,7 +12,9 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForPreTraining,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
 )
 
@@ -166,6 +168,22 @@ def bert() -> list[Fixture]:
             model,
             save=_save_bin,
             note="pytorch_model.bin, a state_dict written by torch.save",
+        ),
+        hugging_face(
+            "tokens",
+            BertForTokenClassification,
+            _bert_config(num_labels=5, classifier_dropout=0.3),
+            _bert(61),
+            logits,
+            note="token classification: no pooler, 5 classes for each token",
+        ),
+        hugging_face(
+            "questions",
+            BertForQuestionAnswering,
+            _bert_config(),
+            _bert(61),
+            call_with("start_logits", "end_logits"),
+            note="question answering: no pooler, two scores for each token",
         ),
         hugging_face(
             "sharded",

@@ -5,7 +5,13 @@ from typing import Any
 import torch
 from fixtures_common import Fixture, Tensors
 from fixtures_hugging_face import call_with, decoder_inputs, hugging_face, rewrite
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model
+from transformers import (
+    GPT2Config,
+    GPT2ForQuestionAnswering,
+    GPT2ForTokenClassification,
+    GPT2LMHeadModel,
+    GPT2Model,
+)
 
 
 def _gpt2_config(**changes: Any) -> GPT2Config:
@@ -96,6 +102,22 @@ def gpt2() -> list[Fixture]:
             decoder_inputs(67, mask=True, prompts=False),
             logits,
             note="scale_attn_by_inverse_layer_idx: to be honoured or refused",
+        ),
+        hugging_face(
+            "tokens",
+            GPT2ForTokenClassification,
+            _gpt2_config(num_labels=4, n_layer=1),
+            decoder_inputs(67, mask=True, prompts=False),
+            logits,
+            note="token classification: 4 classes for each token",
+        ),
+        hugging_face(
+            "questions",
+            GPT2ForQuestionAnswering,
+            _gpt2_config(n_layer=1),
+            decoder_inputs(67, mask=True, prompts=False),
+            call_with("start_logits", "end_logits"),
+            note="question answering: two scores for each token",
         ),
         hugging_face(
             "published",

@@ -5,7 +5,12 @@ from typing import Any
 import torch
 from fixtures_common import Fixture, Tensors
 from fixtures_hugging_face import call_with, decoder_inputs, hugging_face, rewrite
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForQuestionAnswering,
+    LlamaForTokenClassification,
+)
 
 
 def _llama_config(**changes: Any) -> LlamaConfig:
@@ -33,6 +38,21 @@ LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 32,
+}
+
+
+YARN = {
+    "rope_type": "yarn",
+    "factor": 8.0,
+    "beta_fast": 4.0,
+    "beta_slow": 0.5,
+    "original_max_position_embeddings": 32,
+}
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.1, 1.2],
+    "long_factor": [1.5, 2.5, 4.0],
+    "original_max_position_embeddings": 8,
 }
 
 
@@ -120,6 +140,50 @@ def llama() -> list[Fixture]:
             logits,
             seed=34,
             note="rope_type linear: to be honoured or refused",
+        ),
+        hugging_face(
+            "dynamic_rope",
+            LlamaForCausalLM,
+            _llama_config(
+                num_hidden_layers=1,
+                max_position_embeddings=6,
+                rope_parameters=_rope(1000.0, rope_type="dynamic", factor=4.0),
+            ),
+            decoder_inputs(67, mask=False, prompts=False),
+            logits,
+            note="rope_type dynamic: the 9 tokens are more than the 6 positions",
+        ),
+        hugging_face(
+            "yarn_rope",
+            LlamaForCausalLM,
+            _llama_config(num_hidden_layers=1, head_dim=16, rope_parameters=_rope(1000.0) | YARN),
+            decoder_inputs(67, mask=False, prompts=False),
+            logits,
+            note="rope_type yarn: of its 8 frequencies some are kept, some divided, some between",
+        ),
+        hugging_face(
+            "longrope",
+            LlamaForCausalLM,
+            _llama_config(num_hidden_layers=1, rope_parameters=_rope(10000.0) | LONGROPE),
+            decoder_inputs(67, mask=False, prompts=False),
+            logits,
+            note="rope_type longrope: the 9 tokens are more than the 8 positions of training",
+        ),
+        hugging_face(
+            "tokens",
+            LlamaForTokenClassification,
+            _llama_config(num_hidden_layers=1, num_labels=4),
+            decoder_inputs(67, mask=True, prompts=False),
+            logits,
+            note="token classification: 4 classes for each token",
+        ),
+        hugging_face(
+            "questions",
+            LlamaForQuestionAnswering,
+            _llama_config(num_hidden_layers=1),
+            decoder_inputs(67, mask=True, prompts=False),
+            call_with("start_logits", "end_logits"),
+            note="question answering: two scores for each token; another prefix than the other classes",
         ),
         hugging_face(
             "published_2",

@@ -10,13 +10,12 @@ import jax
 import numpy as np
 
 import graftax as gx
-from common_zoo import check_round_trip, fixture
+from common_zoo import check_round_trip, fixture, separated
 
 
 def parts(name: str) -> tuple[Any, eqx.nn.State | None]:
     """The model of a fixture and its state, None if it keeps none."""
-    made = fixture(name).model
-    return made if type(made) is tuple else (made, None)
+    return separated(name)
 
 
 def features(model: Any, x: Any, state: Any = None, prefix: str = "") -> dict[str, Any]:

@@ -45,8 +45,18 @@ def decoder(model: Any, ids: Any, **context: Any) -> dict[str, Any]:
     # `transformers` lists the last one after the norm.
     last = f"hidden.{len(found) - 1}"
     found[last] = model.norm(found[last])
-    name = "logits" if "head" in model else "last_hidden_state"
-    return {**found, name: model(ids, **context)}
+    return {**found, **answers(model, ids, **context)}
+
+
+def answers(model: Any, ids: Any, **context: Any) -> dict[str, Any]:
+    """What the head of a model gives, or its body, under the names of `transformers`."""
+    y = model(ids, **context)
+    if "head" not in model:
+        return {"last_hidden_state": y}
+    head = model.head.layer if isinstance(model.head, gx.Wrapper) else model.head
+    if isinstance(head, eqx.nn.Linear) and "pooler" not in model and head.out_features == 2:
+        return {"start_logits": y[:, 0], "end_logits": y[:, 1]}
+    return {"logits": y}
 
 
 @functools.cache

@@ -7,12 +7,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
 from safetensors.numpy import load_file
 
 import graftax as gx
 from graftax.files.source import open_source
+from graftax.surgery.state import has_state
 from graftax.zoo.config import Config, Recipe
 from graftax.zoo.pretrained import recipe_for
 
@@ -47,6 +49,13 @@ def fixture(name: str) -> Fixture:
         recipe = recipe_for(Config.read(directory / "config.json"), source)
     io = load_file(directory / "io.safetensors")
     return Fixture(directory, gx.zoo.from_pretrained(directory), recipe, io)
+
+
+@functools.cache
+def separated(name: str) -> tuple[Any, eqx.nn.State | None]:
+    """The model of a fixture and its running statistics, None if it keeps none."""
+    model = fixture(name).model
+    return eqx.nn.make_with_state(lambda: model)() if has_state(model) else (model, None)
 
 
 def configurations(family: str) -> list[str]:

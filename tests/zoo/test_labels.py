@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import graftax as gx
-from common_zoo import LABELS, documented_labels, fixture, labels
+from common_zoo import LABELS, documented_labels, fixture, labels, separated
 
 MODELS = [
     "bert/base",
@@ -80,7 +80,7 @@ def recorded(model, x, state):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_label_is_documented_and_its_layers_have_the_shapes_given(name):
     found = fixture(name)
-    model, state = found.model if isinstance(found.model, tuple) else (found.model, None)
+    model, state = separated(name)
     assert labels(model) <= documented_labels()
     images = found.io.get("input.pixel_values")
     seen = recorded(model, jnp.arange(8) if images is None else jnp.asarray(images[0]), state)

@@ -1,48 +1,42 @@
 """What `from_pretrained` says when it cannot do what is asked: the file, and the remedy."""
 
-import sys
-
-import huggingface_hub
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import pytest
 from safetensors.numpy import save_file
 
 import graftax as gx
-from common_zoo import ZOO, arrays, published, same_bits
+from common_zoo import ZOO, arrays, close, fixture, published
 from graftax.zoo import ConfigError, from_pretrained
 
 
-def test_a_repository_is_downloaded_by_the_hub_library(monkeypatch):
-    asked = []
-
-    def snapshot_download(name, allow_patterns):
-        asked.append((name, tuple(allow_patterns)))
-        return str(ZOO / "bert" / "base")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    model = from_pretrained("somebody/some-model")
-    assert asked == [("somebody/some-model", ("*.json", "*.safetensors"))]
-    same_bits(arrays(model), arrays(from_pretrained(ZOO / "bert" / "base")))
+def test_the_model_comes_alone_with_its_statistics_inside():
+    model = from_pretrained(ZOO / "resnet" / "basic")
+    assert isinstance(model, gx.Chain)
+    stored = fixture("resnet/basic").stored["resnet.embedder.embedder.normalization.running_mean"]
+    mean, _ = model.stem.norm.batch_state_index.init
+    close(mean, stored, 1e-7)
+    separate, state = eqx.nn.make_with_state(from_pretrained)(ZOO / "resnet" / "basic")
+    close(state.get(separate.stem.norm.batch_state_index)[0], stored, 1e-7)
 
 
-def test_no_network_is_said_with_the_remedy(monkeypatch):
-    def snapshot_download(name, allow_patterns):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(ConnectionError, match=r"somebody/some-model.*no route.*give a directory"):
-        from_pretrained("somebody/some-model")
-
-
-def test_a_missing_hub_library_is_said_with_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(FileNotFoundError, match=r"graftax\[hub\]"):
-        from_pretrained("somebody/some-model")
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, "float16"])
+@pytest.mark.parametrize("name", ["bert/masked_lm", "resnet/basic"])
+def test_all_numbers_are_of_the_dtype_asked_for(name, dtype):
+    model = from_pretrained(ZOO / name, dtype=dtype)
+    leaves = [leaf for leaf in jax.tree.leaves(model) if eqx.is_inexact_array(leaf)]
+    assert leaves
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype(dtype)}
+    expected = arrays(fixture(name).model)
+    for path, array in arrays(model).items():
+        assert (array == expected[path].astype(array.dtype)).all(), path
 
 
-@pytest.mark.parametrize("name", ["nowhere", "./nowhere/at/all", "/nowhere", "a/b/c"])
-def test_a_directory_that_is_not_there_is_named(name):
-    with pytest.raises(FileNotFoundError, match="There is no directory"):
-        from_pretrained(name)
+@pytest.mark.parametrize("dtype", ["int8", "auto", "complex64", bool])
+def test_a_dtype_that_is_no_floating_point_one_is_refused(dtype):
+    with pytest.raises(ValueError, match="is no floating-point dtype"):
+        from_pretrained(ZOO / "bert" / "base", dtype=dtype)
 
 
 def test_a_directory_without_config_or_weights_is_named(tmp_path):

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ class Source(Mapping):
         self._holders = holders
         self.own_layout = own_layout
         """Whether graftax wrote it, so that every tensor lies as in the model."""
+
+    def only(self, wanted: Callable[[str], bool]) -> "Source":
+        """The tensors whose names are wanted."""
+        return Source({n: h for n, h in self._holders.items() if wanted(n)}, self.own_layout)
 
     def is_fresh(self, name: str) -> bool:
         """Whether the array that is given for a name is nobody else's."""
@@ -80,6 +84,11 @@ def _opened(source: str | os.PathLike | Mapping[str, Any], files: contextlib.Exi
     tensors = _file(path, files)
     is_own = isinstance(tensors, TensorFile) and "graftax" in tensors.metadata
     return Source(dict.fromkeys(tensors, tensors), is_own)
+
+
+def has_weights(directory: Path) -> bool:
+    """Whether weights stand in a directory, in Hugging Face's layout."""
+    return any((directory / name).is_file() for name in _NAMES)
 
 
 def _weights_in(directory: Path) -> Path:

@@ -46,4 +46,9 @@ from .layers import (
 )
 from .norms import BatchNorm as BatchNorm
 from .pretrained import from_pretrained as from_pretrained
-from .rotary import RotaryEmbedding as RotaryEmbedding
+from .rotary import (
+    DynamicRotary as DynamicRotary,
+    LongRotary as LongRotary,
+    RotaryEmbedding as RotaryEmbedding,
+    YarnRotary as YarnRotary,
+)

@@ -1,11 +1,11 @@
 """Reading `config.json`: every value is used, known to be harmless, or refused by name."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..files import Layout
+from ..files.bounded import parse_json
 from ..paths.errors import did_you_mean, listed
 from .blocks import check_blocks
 from .keys import Key, Required
@@ -48,7 +48,8 @@ class Config:
                 f"There is no {file.name} in {str(file.parent)!r}: it says what the model looks like."
             )
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            values = parse_json(text, len(text))
         except (ValueError, RecursionError) as error:
             raise ConfigError(f"{str(file)!r} is no JSON: {error}.") from error
         if not isinstance(values, dict):

@@ -121,6 +121,17 @@ def sizes() -> Kind:
     return Kind(read, list)
 
 
+def numbers(count: int) -> Kind:
+    """A list of so many numbers above 0, as a tuple."""
+
+    def read(value: Any) -> tuple[float, ...]:
+        if not isinstance(value, list) or len(value) != count:
+            raise ValueError(f"it should be a list of {count} numbers.")
+        return tuple(FACTOR.read(entry) for entry in value)
+
+    return Kind(read, list)
+
+
 def _read_flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError("it should be true or false.")

@@ -1,17 +1,16 @@
 """Published models by the directory, or the name, that they are published under."""
 
 import os
-import re
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from ..files import load_weights
 from ..files.source import open_source
-from ..surgery.state import has_state
 from .config import Config, ConfigError, Recipe
 from .families.bert import FAMILY as BERT
 from .families.convnext import FAMILY as CONVNEXT
@@ -24,6 +23,7 @@ from .families.resnet import FAMILY as RESNET
 from .families.unet import FAMILY as UNET
 from .families.vit import FAMILY as VIT
 from .family import PUBLISHED, Family, family_recipe
+from .hub import model_directory
 from .keys import Key, one_of
 
 FAMILIES: Mapping[str, Family] = {
@@ -41,42 +41,71 @@ FAMILIES: Mapping[str, Family] = {
 """From `model_type` in `config.json` to the family."""
 
 
-def from_pretrained(source: str | os.PathLike, *, ignore_config: Iterable[str] = ()) -> Any:
+def from_pretrained(
+    source: str | os.PathLike[str],
+    *,
+    head: str | None = PUBLISHED,
+    dtype: DTypeLike | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    ignore_config: Iterable[str] = (),
+) -> Any:
     """A published model of standard parts, with its weights, in inference mode.
+
+    The model alone, always: running statistics of BatchNorm are in it. `model(x)` is the whole call. For
+    training, `eqx.nn.inference_mode(model, value=False)` turns dropout on, and
+    `eqx.nn.make_with_state(from_pretrained)(source)` separates the statistics as a state.
 
     **Arguments:**
 
-    - `source`: a directory with `config.json` and weights, in Hugging Face's layout; or the name of a
-        repository on the Hugging Face Hub (`"sentence-transformers/all-MiniLM-L6-v2"`), which is
-        downloaded with `huggingface_hub`.
+    - `source`: a directory with `config.json` and weights, in Hugging Face's layout; or, if there is no
+        such directory, the name of a repository on the Hugging Face Hub (`"gpt2"`,
+        `"sentence-transformers/all-MiniLM-L6-v2"`), which is downloaded with `huggingface_hub`.
+    - `head`: what the model gives. `"published"` is what the configuration names; None is the body
+        alone, of any model of the family, whatever head was saved with it; else a head by the name that
+        the constructor of the family has for it (`"tokens"`), whose weights have to be there.
+    - `dtype`: of all parameters and statistics, a floating-point one; float32 if None.
+    - `revision`: a branch, tag or commit of the repository; its main branch if None.
+    - `token`: for a private repository; what `huggingface_hub` has stored, if None.
     - `ignore_config`: values of the configuration that may be ignored although graftax does not know
         them.
 
     **Returns:**
 
-    The model; for one with BatchNorm, the pair `(model, state)`.
+    The model: a `Chain`, in a transparent wrapper where it has tied weights.
 
     **Raises:**
 
-    - `FileNotFoundError`: no such directory, or a file is missing in it.
+    - `FileNotFoundError`: no such directory or repository, or a file is missing in it.
     - `ConfigError`: an unknown `model_type`, or a value that is not supported.
     - `WeightsError`: the weights do not fit the configuration.
     - `FormatError`: a damaged file.
-    - `ConnectionError`: the repository cannot be reached, and is not in the cache.
+    - `PermissionError`, `ConnectionError`: the repository is for those who were granted access, or
+        cannot be reached and is not in the cache.
+    - `ValueError`: an unknown head, a dtype that is no floating-point one, or a revision of a directory.
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx, jax, os, tempfile
+    >>> source = os.path.join(tempfile.mkdtemp(), "bort")
+    >>> gx.zoo.from_pretrained(source)
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: There is no directory ...
+
+    ```
     """
-    directory = _directory(source)
+    directory = model_directory(source, revision=revision, token=token)
     config = Config.read(directory / "config.json")
     with open_source(directory) as weights:
-        recipe = recipe_for(config, weights)
+        recipe = recipe_for(config, weights, head)
         config.check_all_used(ignore_config)
-        try:
-            # Shapes alone: the random parameters would be thrown away.
-            skeleton = eqx.filter_eval_shape(recipe.build, jax.random.key(0))
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{config.name!r} describes no model: {error}") from error
-        model = load_weights(skeleton, weights, recipe.rename, ignore=recipe.ignore)
-    model = eqx.nn.inference_mode(model)
-    return eqx.nn.make_with_state(lambda: model)() if has_state(model) else model
+        skeleton = _with_dtype(skeleton_of(recipe, config), dtype)
+        model = load_weights(
+            skeleton, weights.only(recipe.wants), recipe.rename, ignore=recipe.ignore
+        )
+    return eqx.nn.inference_mode(model)
 
 
 def recipe_for(config: Config, names: Collection[str], head: str | None = PUBLISHED) -> Recipe:
@@ -92,25 +121,28 @@ def family_of(config: Config) -> Family:
     return FAMILIES[config.value(Key("model_type", one_of(*FAMILIES)))]
 
 
-def _directory(source: str | os.PathLike) -> Path:
-    path = Path(source)
-    if path.is_dir():
-        return path
-    text = str(source)
-    is_repository = isinstance(source, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", text)
-    if not is_repository or text.startswith("."):
-        raise FileNotFoundError(f"There is no directory {text!r}.")
+def skeleton_of(recipe: Recipe, config: Config) -> Any:
+    """The model with shapes alone for arrays: random ones would be thrown away. Raises `ConfigError`."""
     try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise FileNotFoundError(
-            f"There is no directory {text!r}. If it names a repository on the Hugging Face Hub, install "
-            'what downloads it: pip install "graftax[hub]".'
-        ) from None
+        return eqx.filter_eval_shape(recipe.build, jax.random.key(0))
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"{config.name!r} describes no model: {error}") from error
+
+
+def _with_dtype(skeleton: Any, dtype: DTypeLike | None) -> Any:
+    if dtype is None:
+        return skeleton
     try:
-        return Path(snapshot_download(text, allow_patterns=["*.json", "*.safetensors"]))
-    except Exception as error:
-        raise ConnectionError(
-            f"{text!r} is no directory here, and could not be fetched from the Hugging Face Hub: {error} "
-            "Check the name and the network, or give a directory that holds config.json and weights."
-        ) from error
+        is_floating = jnp.issubdtype(jnp.dtype(dtype), jnp.floating)
+    except TypeError:
+        is_floating = False
+    if not is_floating:
+        raise ValueError(f"dtype={dtype!r} is no floating-point dtype, which parameters have.")
+
+    def cast(leaf: Any) -> Any:
+        is_float = isinstance(leaf, jax.ShapeDtypeStruct) and jnp.issubdtype(
+            leaf.dtype, jnp.floating
+        )
+        return jax.ShapeDtypeStruct(leaf.shape, dtype) if is_float else leaf
+
+    return jax.tree.map(cast, skeleton)

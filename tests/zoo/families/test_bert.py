@@ -16,7 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import graftax as gx
-from common_language import batch, check_gradients, check_outputs, hidden, outputs, run
+from common_language import answers, batch, check_gradients, check_outputs, hidden, outputs, run
 from common_zoo import (
     ZOO,
     arrays,
@@ -52,6 +52,8 @@ def forward(name, model, ids, **context):
     expected = fixture(name).group("output.")
     if "last_hidden_state" in expected:
         found["last_hidden_state"] = found[f"hidden.{len(found) - 1}"]
+    if "start_logits" in expected:
+        return {**found, **answers(model, ids, **context)}
     answer = {"logits", "prediction_logits", "pooler_output"} & set(expected)
     return {**found, **{output: model(ids, **context) for output in answer}}
 

@@ -83,7 +83,7 @@ def test_layers_that_the_checkpoint_does_not_have_are_reported(tmp_path):
 
 
 def test_dropout_is_that_of_the_configuration(tmp_path):
-    model, _ = from_pretrained(published(tmp_path, "densenet/base", drop_rate=0.25))
+    model = from_pretrained(published(tmp_path, "densenet/base", drop_rate=0.25))
     layers = gx.select(model, "dropout").expect(7)
     assert {layer.p for layer in layers} == {0.25}
     assert {layer.p for layer in gx.select(parts("densenet/base")[0], "dropout")} == {0.0}

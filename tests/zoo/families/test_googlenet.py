@@ -103,7 +103,7 @@ def test_sizes_that_are_not_those_of_its_blocks_are_refused_by_name(change, mess
 
 
 def test_dropout_is_that_of_the_configuration(tmp_path):
-    model, _ = from_pretrained(published(tmp_path, "googlenet/base", dropout=0.4))
+    model = from_pretrained(published(tmp_path, "googlenet/base", dropout=0.4))
     assert model.dropout.p == 0.4
     assert parts("googlenet/base")[0].dropout.p == 0.2
 

@@ -133,7 +133,7 @@ def test_a_value_that_cannot_be_followed_is_refused_by_name(changes, message, tm
 
 
 def test_without_transform_the_stem_has_no_other_colours(tmp_path):
-    model, _ = from_pretrained(published(tmp_path, "inception/v3", transform_input=False))
+    model = from_pretrained(published(tmp_path, "inception/v3", transform_input=False))
     expected = parts("inception/v3")[0]
     assert expected.stem.labels[0] == "normalize"
     assert model.stem.labels == expected.stem.labels[1:]

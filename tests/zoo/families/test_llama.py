@@ -22,7 +22,7 @@ from common_zoo import (
     published,
     same_bits,
 )
-from graftax.zoo import ConfigError, RotaryEmbedding, from_pretrained, llama
+from graftax.zoo import ConfigError, from_pretrained, llama
 from graftax.zoo.trunk import gated_mlp
 
 FIXTURES = configurations("llama")
@@ -54,7 +54,16 @@ def test_an_export_has_the_names_and_bytes_of_the_checkpoint(name, tmp_path):
     same_bits(exported(tmp_path, found.model, found.recipe), parameters)
 
 
-@pytest.mark.parametrize("name", ["llama/head_dim", "llama/linear_rope", "llama/published_3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "llama/head_dim",
+        "llama/linear_rope",
+        "llama/published_3",
+        "llama/yarn_rope",
+        "llama/longrope",
+    ],
+)
 def test_a_saved_model_loads_bit_for_bit(name, tmp_path):
     check_round_trip(tmp_path, fixture(name).model)
 
@@ -74,28 +83,9 @@ def test_the_body_alone_has_no_prefix_in_its_names(tmp_path):
 # --- The configuration ---
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "yarn", "longrope", "proportional"])
-def test_another_kind_of_rotary_positions_is_refused_by_name(kind, tmp_path):
-    rope = {"rope_type": kind, "factor": 2.0, "rope_theta": 10000.0}
-    message = f"rope_parameters' has rope_type='{kind}'; supported: 'default', 'linear', 'llama3'"
-    with pytest.raises(ConfigError, match=message):
-        from_pretrained(published(tmp_path, "llama/gqa", rope_parameters=rope))
-
-
-def test_another_kind_is_refused_under_its_old_name(tmp_path):
-    rope = {"type": "yarn", "factor": 2.0}
-    with pytest.raises(ConfigError, match="rope_scaling' has type='yarn'"):
-        from_pretrained(published(tmp_path, "llama/published_2", rope_scaling=rope))
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_parameters": {"rope_type": "default", "beta_fast": 32}}, "beta_fast=32"),
-        ({"rope_parameters": {"rope_type": "linear"}}, "rope_parameters' lacks 'factor'"),
-        ({"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "lacks 'low_freq_factor'"),
-        ({"rope_parameters": 4.0}, "rope_parameters=4.0, where named values should be"),
-        ({"rope_scaling": {"rope_type": "default"}}, "rope_scaling' has values"),
         ({"hidden_act": "mish"}, "'mish' is not known"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"sliding_window": 8}, "sliding_window=8"),
@@ -116,79 +106,12 @@ def test_an_unknown_value_may_be_ignored_wherever_it_stands(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "old"),
-    [
-        ("linear_rope", {"type": "linear", "factor": 4}),
-        ("linear_rope", {"rope_type": "linear", "factor": 4.0}),
-        ("gqa", None),
-        ("gqa", {}),
-        ("gqa", {"rope_type": "default"}),
-    ],
-)
-def test_rotary_positions_may_be_described_in_the_old_way(name, old, tmp_path):
-    changes = {"rope_scaling": old, "rope_theta": 10000}
-    directory = published(tmp_path, f"llama/{name}", remove=["rope_parameters"], **changes)
-    assert repr(from_pretrained(directory)) == repr(fixture(f"llama/{name}").model)
-
-
-@pytest.mark.parametrize(
     "left_out",
     ["rms_norm_eps", "head_dim", "hidden_act", "tie_word_embeddings", "attention_bias", "mlp_bias"],
 )
 def test_what_a_configuration_leaves_out_is_as_in_transformers(left_out, tmp_path):
     directory = published(tmp_path, "llama/gqa", remove=[left_out])
     assert repr(from_pretrained(directory)) == repr(fixture("llama/gqa").model)
-
-
-# --- Rotary positions ---
-
-
-def test_the_first_position_turns_nothing():
-    x = jax.random.normal(jax.random.key(0), (1, 2, 6))
-    close(RotaryEmbedding()(x), x, 0)
-
-
-def test_scores_depend_on_distances_alone():
-    rotary = RotaryEmbedding(theta=50.0)
-    query, key = jax.random.normal(jax.random.key(0), (2, 5, 1, 8))
-
-    def scores(first):
-        positions = first + jnp.arange(5)
-        return jnp.einsum("qhi,khi->qk", rotary(query, positions), rotary(key, positions))
-
-    close(scores(7), scores(0))
-
-
-def test_a_feature_and_its_partner_turn_by_the_position_times_their_frequency():
-    x = np.asarray(jax.random.normal(jax.random.key(1), (4, 3, 6)))
-    found = RotaryEmbedding(theta=100.0)(jnp.asarray(x))
-    for i in range(3):
-        turn = np.exp(1j * np.arange(4) * 100.0 ** (-2 * i / 6))
-        pair = (x[..., i] + 1j * x[..., i + 3]) * turn[:, None]
-        close(found[..., i], pair.real)
-        close(found[..., i + 3], pair.imag)
-
-
-def test_linear_scaling_is_positions_divided():
-    x = jax.random.normal(jax.random.key(2), (3, 1, 8))
-    positions = jnp.array([0, 5, 9])
-    scaled = RotaryEmbedding(scaling=4.0)(x, 4 * positions)
-    close(scaled, RotaryEmbedding()(x, positions))
-
-
-def test_llama_3_scaling_divides_the_low_frequencies_and_keeps_the_high_ones():
-    plain = np.asarray(RotaryEmbedding().frequencies(16))
-    scaled = np.asarray(RotaryEmbedding(scaling=(8.0, 1.0, 4.0, 32)).frequencies(16))
-    turns = 32 * plain / (2 * np.pi)
-    kept, divided = turns > 4, turns < 1
-    assert kept.any()
-    assert divided.any()
-    assert (~kept & ~divided).any()
-    close(scaled[kept], plain[kept], 0)
-    close(scaled[divided], plain[divided] / 8, 1e-9)
-    between = ~kept & ~divided
-    assert (scaled[between] < plain[between]).all()
-    assert (scaled[between] > plain[between] / 8).all()
 
 
 # --- What it is ---

@@ -16,6 +16,7 @@ from common_zoo import (
     labels,
     published,
     same_bits,
+    separated,
 )
 from graftax.zoo import ConfigError, from_pretrained, resnet
 from graftax.zoo.families.resnet import DEPTHS
@@ -33,7 +34,7 @@ def stages(model, state, x):
 @pytest.mark.parametrize("name", FIXTURES)
 def test_outputs_and_what_leaves_each_stage_are_those_of_pytorch(name):
     found = fixture(name)
-    model, state = found.model
+    model, state = separated(name)
     run = jax.jit(jax.vmap(lambda x: stages(model, state, x)))
     hidden, last = run(found.io["input.pixel_values"])
     outputs = found.group("output.")
@@ -49,7 +50,7 @@ def test_outputs_and_what_leaves_each_stage_are_those_of_pytorch(name):
 @pytest.mark.parametrize("name", ["resnet/basic", "resnet/bottleneck"])
 def test_gradients_are_those_of_transformers(name, tmp_path):
     found = fixture(name)
-    model, state = found.model
+    model, state = separated(name)
 
     @eqx.filter_jit
     @eqx.filter_grad
@@ -64,7 +65,7 @@ def test_gradients_are_those_of_transformers(name, tmp_path):
 
 def test_a_training_step_moves_the_statistics_as_pytorch_does(tmp_path):
     found = fixture("resnet/basic")
-    model, state = found.model
+    model, state = separated("resnet/basic")
     train = jax.vmap(
         eqx.nn.inference_mode(model, value=False),
         axis_name="batch",
@@ -83,7 +84,7 @@ def test_a_training_step_moves_the_statistics_as_pytorch_does(tmp_path):
 @pytest.mark.parametrize("name", FIXTURES)
 def test_an_export_has_the_names_and_bytes_of_the_checkpoint(name, tmp_path):
     found = fixture(name)
-    model, state = found.model
+    model, state = separated(name)
 
     def counted(tensors):
         return {n: a for n, a in tensors.items() if not n.endswith("num_batches_tracked")}
@@ -93,7 +94,7 @@ def test_an_export_has_the_names_and_bytes_of_the_checkpoint(name, tmp_path):
 
 
 def test_a_saved_model_loads_bit_for_bit_with_its_state(tmp_path):
-    model, state = fixture("resnet/basic").model
+    model, state = separated("resnet/basic")
     check_round_trip(tmp_path, model)
     gx.save(tmp_path / "with_state", model, state)
     _, loaded = gx.load(tmp_path / "with_state")
@@ -102,7 +103,7 @@ def test_a_saved_model_loads_bit_for_bit_with_its_state(tmp_path):
 
 
 def test_folded_batch_norms_compute_the_same():
-    model, state = fixture("resnet/bottleneck").model
+    model, state = separated("resnet/bottleneck")
     folded = gx.fold_batch_norm(model, state)
     assert not gx.select(folded, eqx.nn.BatchNorm)
     x = fixture("resnet/bottleneck").io["input.pixel_values"][0]
@@ -123,7 +124,7 @@ def test_a_value_that_cannot_be_followed_is_refused_by_name(changes, message, tm
 
 
 def test_its_words_are_those_of_the_zoo():
-    model, _ = fixture("resnet/in_bottleneck").model
+    model, _ = separated("resnet/in_bottleneck")
     assert labels(model) <= documented_labels()
     assert gx.select(model, "stem").paths == ("stem",)
     assert gx.select(model, "stage2.0.shortcut.conv", eqx.nn.Conv2d).one().stride == (2, 2)
@@ -146,7 +147,7 @@ def test_the_published_sizes_have_the_published_number_of_parameters(layers, par
 
 
 def test_a_truncated_backbone_gives_the_features_of_its_stage():
-    model, state = fixture("resnet/basic").model
+    model, state = separated("resnet/basic")
     backbone = model[:"stage3"]
     x = jnp.asarray(fixture("resnet/basic").io["input.pixel_values"])
     features = jax.vmap(lambda x: backbone(x, state)[0])(x)

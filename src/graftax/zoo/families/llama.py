@@ -9,7 +9,8 @@ from jaxtyping import PRNGKeyArray
 from ...structure import Chain, Wrapper
 from ..config import Config
 from ..family import Family, Names, Settings, with_prefix
-from ..keys import ACTIVATION, CLASSES, EPSILON, FACTOR, FLAG, RATE, SIZE, TOKEN, Key, one_of
+from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, TOKEN, Key
+from ..rope import rotary
 from ..rotary import RotaryEmbedding
 from ..trunk import attention, decoder, encoder, gated_mlp, pre_norm_block, rms_norm, word_embedding
 
@@ -167,7 +168,11 @@ def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
 
 
 def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
-    return settings | {"rotary": _rotary(config)}
+    width, heads = settings["width"], settings["heads"]
+    head_size = settings["head_size"] or width // heads
+    if head_size % 2:
+        raise config.error("head_dim", f"; a head of {head_size} features has no pairs to turn.")
+    return settings | {"rotary": rotary(config, head_size)}
 
 
 FAMILY = Family(
@@ -182,28 +187,5 @@ FAMILY = Family(
     names=_names,
     body="embed_tokens|layers|norm",
     prefixes=("model.", "transformer."),
-    # Positions that are turned have no table: no input is too long for one.
-    unused=("max_position_embeddings",),
     settle=_settle,
 )
-
-
-def _rotary(config: Config) -> RotaryEmbedding:
-    theta = config.value(Key("rope_theta", FACTOR, 10_000.0))
-    # The newer name first; the base moved into it.
-    parts = [config.part(key) for key in ("rope_parameters", "rope_scaling")]
-    rope = next((part for part in parts if part), None)
-    if rope is None:
-        return RotaryEmbedding(theta)
-    theta = rope.value(Key("rope_theta", FACTOR, theta))
-    older = Key("type", one_of("default", "linear", "llama3"), "default")
-    kind = rope.value(older._replace(name="rope_type", default=older))
-    if kind == "default":
-        return RotaryEmbedding(theta)
-    if kind == "linear":
-        # Only the kinds that change with the length need it.
-        rope.skip(["original_max_position_embeddings"])
-        return RotaryEmbedding(theta, rope.value(Key("factor", FACTOR)))
-    factors = [Key(name, FACTOR) for name in ("factor", "low_freq_factor", "high_freq_factor")]
-    length = Key("original_max_position_embeddings", SIZE)
-    return RotaryEmbedding(theta, tuple(rope.value(key) for key in (*factors, length)))
