@@ -16,7 +16,7 @@ STAMPS := $(foreach extras,test dev docs examples bench,$(VENV)/.installed-$(ext
 HEALTHY := $(findstring [$(CURDIR)],$(shell cat $(HEALTH) 2>/dev/null))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-minilm test live lint format typecheck bench docs clean FORCE
+.PHONY: help demo demo-minilm test test-lowest live lint format typecheck bench docs clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -32,6 +32,16 @@ demo-minilm: $(VENV)/.installed-examples ## embed sentences with published weigh
 
 test: $(VENV)/.installed-test ## run the tests (WORKERS=2 processes; ARGS="-k select" for some)
 	@$(PY) -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-lowest: .venv-lowest/.installed ## run the fast tests at the lowest versions that pyproject.toml allows
+	@.venv-lowest/bin/python -m pytest -q -n $(WORKERS) -m "not slow" $(ARGS)
+
+.venv-lowest/.installed: pyproject.toml
+	@echo "==> making .venv-lowest with the lowest versions"
+	@$(PYTHON) -m venv --clear .venv-lowest
+	@.venv-lowest/bin/python -m pip install --disable-pip-version-check uv
+	@.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[test]"
+	@touch $@
 
 live: .venv-live/.installed ## compare with PyTorch itself, in an environment of its own
 	@.venv-live/bin/python -m pytest -q tests/live $(ARGS)
@@ -61,9 +71,10 @@ bench: $(VENV)/.installed-bench ## time graftax against its peers
 
 docs: $(VENV)/.installed-docs ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --clean --site-dir site $(ARGS)
+	@$(PY) docs/_check.py site
 
 clean: ## remove everything these targets made, .venv included
-	@rm -rf $(VENV) .venv-live .cache site dist build .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) .venv-live .venv-lowest .cache site dist build .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of extras. If the interpreter behind .venv is gone, or newer than the stamp,

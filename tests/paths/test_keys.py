@@ -192,7 +192,7 @@ ENTRIES = {
     "attributes with odd names": [jtu.GetAttrKey("a.b"), jtu.GetAttrKey("0"), jtu.GetAttrKey("")],
     "numbers": [jtu.FlattenedIndexKey(0), jtu.FlattenedIndexKey(1)],
     "a sequence": [jtu.SequenceKey(0), jtu.SequenceKey(1)],
-    "keys of a dict": [jtu.DictKey("a"), jtu.DictKey(1), jtu.DictKey(None), jtu.DictKey((1, 2))],
+    "keys of a dict": [jtu.DictKey("a"), jtu.DictKey(1), jtu.DictKey(2.5), jtu.DictKey((1, 2))],
     "of several kinds": [jtu.SequenceKey(0), jtu.DictKey("0"), jtu.GetAttrKey("a")],
     "of its own": [Strange(".x"), Strange("[0]"), Strange("")],
     "the same twice": [jtu.GetAttrKey("a"), jtu.GetAttrKey("a")],
