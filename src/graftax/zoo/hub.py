@@ -48,7 +48,7 @@ def _download(name: str, revision: str | None, token: str | bool | None) -> Path
     except ImportError:
         raise FileNotFoundError(
             f"{missing} If it names a repository on the Hugging Face Hub, install what downloads it: pip "
-            'install "graftax[hub]".'
+            "install huggingface_hub"
         ) from None
     given = {"revision": revision, "token": token}
     options = {key: value for key, value in given.items() if value is not None}
