@@ -6,73 +6,25 @@ import pickle
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 
 import graftax as gx
 from common_containers import same_arrays
+from common_state import (
+    INITIAL,
+    WIDTH,
+    batch,
+    built,
+    markers,
+    net,
+    norm,
+    run,
+    scaled,
+    statistics,
+    train_step,
+    trained,
+)
 from common_surgery import linear
-
-WIDTH = 3
-
-
-def norm(mode="batch"):
-    return eqx.nn.BatchNorm(WIDTH, axis_name="batch", mode=mode)
-
-
-def net(seed=0, mode="batch"):
-    return gx.Chain(lin=linear(WIDTH, WIDTH, seed), norm=norm(mode), out=linear(WIDTH, 2, seed + 1))
-
-
-def built(seed=0, mode="batch"):
-    return eqx.nn.make_with_state(net)(seed, mode)
-
-
-def batch(seed):
-    return jax.random.normal(jax.random.key(seed), (8, WIDTH)) + seed
-
-
-def run(model, state, x):
-    over_batch = jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
-    return over_batch(x, state)
-
-
-@eqx.filter_jit
-def train_step(model, state, x):
-    """One step of gradient descent: what comes out of JAX, statistics included."""
-
-    def loss(model, state):
-        y, state = run(model, state, x)
-        return jnp.mean(y**2), state
-
-    grads, state = eqx.filter_grad(loss, has_aux=True)(model, state)
-    updates, _ = optax.sgd(0.1).update(grads, optax.sgd(0.1).init(grads))
-    return eqx.apply_updates(model, updates), state
-
-
-def trained(seed, mode="batch"):
-    model, state = built(seed, mode)
-    for i in range(2):
-        model, state = train_step(model, state, batch(10 * seed + i))
-    return model, state
-
-
-def markers(tree):
-    found = gx.select(tree, eqx.nn.StateIndex)
-    return [index.marker for index in found]
-
-
-def statistics(layer, state):
-    if layer.mode == "ema":
-        return state.get(layer.ema_state_index), state.get(layer.ema_first_time_index)
-    return state.get(layer.batch_state_index), state.get(layer.batch_counter)
-
-
-def scaled(tree, factor):
-    return jax.tree.map(lambda leaf: factor * leaf if eqx.is_inexact_array(leaf) else leaf, tree)
-
-
-INITIAL = ((jnp.zeros(WIDTH), jnp.ones(WIDTH)), jnp.array(0))
 
 PUT_IN = {
     "set": lambda m, new: gx.select(m, "norm").set(new),
@@ -346,61 +298,6 @@ def test_an_identity_edit_gives_the_very_model():
         return layer
 
     assert nothing(a) is a
-
-
-# --- extend_state ---
-
-
-def test_extend_state_of_an_unchanged_model_is_the_state():
-    a, state_a = trained(0)
-    again = gx.extend_state(state_a, a)
-    assert jax.tree.structure(again) == jax.tree.structure(state_a)
-    assert same_arrays(again, state_a)
-
-
-def test_extend_state_drops_what_the_model_no_longer_uses():
-    a, state_a = trained(0)
-    edited = gx.select(a, "norm").remove()
-    assert jax.tree.leaves(gx.extend_state(state_a, edited)) == []
-
-
-def test_a_layer_put_where_another_was_removed_does_not_get_its_statistics():
-    (a, state), (b, state_b), (c, state_c) = trained(0), trained(1), trained(2)
-    for new, donor in ((b.norm, state_b), (c.norm, state_c), (norm(), None)):
-        a = gx.select(a, "norm").remove()
-        a = gx.select(a, "lin").insert_after(norm=new)
-        extended = gx.extend_state(state, a, donor=donor)
-        expected = INITIAL if donor is None else statistics(new, donor)
-        assert same_arrays(statistics(a.norm, extended), expected)
-        # What the layer holds that is removed next is still in there.
-        state = extended
-
-
-def test_extend_state_works_under_jit():
-    (a, state_a), (b, state_b) = trained(0), trained(1)
-
-    @eqx.filter_jit
-    def grafted(a, b, state_a, state_b):
-        edited = gx.select(a, "norm").insert_after(norm2=b.norm)
-        return edited, gx.extend_state(state_a, edited, donor=state_b)
-
-    edited, state = grafted(a, b, state_a, state_b)
-    assert same_arrays(statistics(edited.norm, state), statistics(a.norm, state_a))
-    assert same_arrays(statistics(edited.norm2, state), statistics(b.norm, state_b))
-
-
-def test_layers_joined_without_an_edit_are_refused_by_extend_state():
-    (a, state_a), (b, state_b) = trained(0), trained(1)
-    joined = gx.Chain(one=a[:"out"], two=b)
-    message = (
-        r"^The layers at 'one\.norm\.batch_counter' and 'two\.norm\.batch_counter' have one state marker"
-        r".*Put one of them in by an edit"
-    )
-    with pytest.raises(ValueError, match=message):
-        gx.extend_state(state_a, joined, donor=state_b)
-    edited = gx.select(gx.Chain(one=a[:"out"]), "one").insert_after(two=b)
-    state = gx.extend_state(state_a, edited, donor=state_b)
-    assert same_arrays(statistics(edited.two.norm, state), statistics(b.norm, state_b))
 
 
 # --- An edited model is a model like any other ---
