@@ -78,22 +78,25 @@ def tie(model: M, source: Any, target: Any) -> M:
 
 def _parts(model: Any, match: Match) -> dict[str, Match]:
     """What can be tied at a place or inside it, by the path from there."""
-    _check_stored(model, match)
+    _check_no_value_of_state(model, match)
     inside = search_all(match.node, can_be_tied)
     indices = {part.address for part in inside if is_index(part.node)}
-    whole = [part for part in inside if not _is_inside(part.address, indices)]
-    if not whole:
+    found = [part for part in inside if not _is_inside(part.address, indices)]
+    if not found:
         raise TypeError(
             f"Only arrays and layers that hold some can be tied; {match.path!r} is of type "
             f"{type(match.node).__name__}."
         )
-    return {
+    parts = {
         part.path: Match(match.address + part.address, match.keys + part.keys, part.node)
-        for part in whole
+        for part in found
     }
+    for part in parts.values():
+        _check_stored(model, part)
+    return parts
 
 
-def _check_stored(model: Any, match: Match) -> None:
+def _check_no_value_of_state(model: Any, match: Match) -> None:
     node = model
     for i in match.address:
         if is_index(node):
@@ -102,7 +105,10 @@ def _check_stored(model: Any, match: Match) -> None:
                 "layers."
             )
         node = level_of(node).children[i]
-    if can_be_tied(match.node) and not is_stored(model, match.address):
+
+
+def _check_stored(model: Any, match: Match) -> None:
+    if not is_stored(model, match.address):
         raise ValueError(
             f"{match.path!r} is one slice of a stacked array, and cannot be tied alone: unstack the layers "
             "first."
