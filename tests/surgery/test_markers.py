@@ -7,7 +7,18 @@ import pytest
 
 import graftax as gx
 from common_containers import same_arrays
-from common_state import INITIAL, WIDTH, batch, built, markers, norm, run, scaled, statistics, trained
+from common_state import (
+    INITIAL,
+    WIDTH,
+    batch,
+    built,
+    markers,
+    norm,
+    run,
+    scaled,
+    statistics,
+    trained,
+)
 from common_surgery import linear
 from graftax.surgery.markers import stored_indices
 
@@ -47,7 +58,9 @@ def test_an_edit_within_an_edit_leaves_names_alone_and_gives_new_ones():
 def test_an_edit_of_another_model_within_an_edit_brings_in_another_layer():
     (a, state_a), (b, state_b) = trained(0), trained(1)
     edited = gx.select(a, "norm").apply(
-        lambda layer: gx.Chain(old=layer, new=gx.select(b, "norm.weight").apply(lambda w: 2 * w).norm)
+        lambda layer: gx.Chain(
+            old=layer, new=gx.select(b, "norm.weight").apply(lambda w: 2 * w).norm
+        )
     )
     state = gx.extend_state(state_a, edited, donor=state_b)
     assert same_arrays(statistics(edited.norm.old, state), statistics(a.norm, state_a))
@@ -85,7 +98,9 @@ def test_the_value_of_a_state_can_be_edited_while_another_layer_is_brought_in():
     assert edited.norm.batch_state_index.init[0] is seven
 
 
-@pytest.mark.parametrize("inside", ["", "norm", "norm.batch_state_index", "norm.batch_state_index.init"])
+@pytest.mark.parametrize(
+    "inside", ["", "norm", "norm.batch_state_index", "norm.batch_state_index.init"]
+)
 def test_an_edit_that_changes_nothing_inside_a_state_gives_the_very_model(inside):
     model = gx.with_state(*trained(0))
     places = [inside, "norm.batch_state_index.init.0"]

@@ -62,7 +62,7 @@ def test_a_held_name_is_equal_to_the_name_and_to_no_other_held_one():
 GRAFTS = {
     "set": lambda m, new: gx.select(m, "norm").set(new),
     "insert": lambda m, new: gx.select(m, "norm").insert_after(norm2=new),
-    "apply": lambda m, new: gx.select(m, "lin").apply(lambda l: gx.Chain(l, new)),
+    "apply": lambda m, new: gx.select(m, "lin").apply(lambda layer: gx.Chain(layer, new)),
     "twice": lambda m, new: gx.select(m, ["lin", "norm"]).set(new),
     "copy": lambda m, new: gx.select(m, "norm").insert_after(norm2=m.norm),
 }
@@ -125,7 +125,9 @@ def _without_norms():
     return rewrite
 
 
-@pytest.mark.parametrize("through", [lambda tree: tree, lambda tree: pickle.loads(pickle.dumps(tree))])
+@pytest.mark.parametrize(
+    "through", [lambda tree: tree, lambda tree: pickle.loads(pickle.dumps(tree))]
+)
 @pytest.mark.parametrize("how", REMOVALS)
 def test_a_name_is_not_given_again_after_any_kind_of_removal(how, through):
     model, state = trained(0)

@@ -67,7 +67,8 @@ def test_a_slice_of_a_stacked_array_is_the_same_as_nothing_the_next_look_include
     assert not is_stored(model, (0, 0, 0)) and is_stored(model, (1, 0))
     for source, target in (("stack.weight", "alone.weight"), ("alone.weight", "stack.weight")):
         with pytest.raises(
-            ValueError, match=r"^'stack.weight' is one slice of a stacked array, and cannot be tied alone"
+            ValueError,
+            match=r"^'stack.weight' is one slice of a stacked array, and cannot be tied alone",
         ):
             gx.tie(model, source, target)
     with pytest.raises(ValueError, match=r"^'stack.weight' is one slice of a stacked array"):

@@ -2,16 +2,19 @@
 
 import copy
 import pickle
+import time
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 import graftax as gx
 from common_containers import same_arrays
 from common_surgery import linear
+from graftax.paths import edit
 
 VOCABULARY, WIDTH = 5, 3
 
@@ -647,3 +650,206 @@ def test_arrays_of_different_dtypes_cannot_be_tied():
     model = gx.select(untied(), "head.weight").apply(lambda w: w.astype(jnp.float16))
     with pytest.raises(ValueError, match=r"'head.weight' is f16"):
         gx.tie(model, "embed.weight", "head.weight")
+
+
+# --- Layers, and several places at once ---
+
+
+def blocks(n=4):
+    return gx.Chain(
+        [
+            gx.Chain(up=linear(WIDTH, 2, i), act=jnp.tanh, down=linear(2, WIDTH, i + 9))
+            for i in range(n)
+        ]
+    )
+
+
+def test_layers_are_tied_with_all_their_arrays():
+    plain = blocks(2)
+    model = gx.tie(plain, ".0", ".1")
+    assert all(a is b for a, b in zip(*map(jax.tree.leaves, (model[0], model[1])), strict=True))
+    assert len(jax.tree.leaves(eqx.filter(model, eqx.is_array))) == 4
+    x = jnp.ones(WIDTH)
+    assert bool(jnp.allclose(model(x), plain[0](plain[0](x)), atol=1e-6))
+
+
+def test_a_pattern_ties_every_place_that_it_matches():
+    model = gx.tie(blocks(), ".0", ".[1:]")
+    assert len(jax.tree.leaves(eqx.filter(model, eqx.is_array))) == 4
+    down = gx.tie(
+        blocks(), "0.down.weight", "**.down.weight"
+    )  # the source is among them, and stays
+    assert len({id(block.down.weight) for block in down}) == 1
+    assert len({id(block.down.bias) for block in down}) == 4
+    by_type = gx.tie(gx.Chain(*(linear(2, 2, i) for i in range(3))), "[2]", eqx.nn.Linear)
+    assert len(jax.tree.leaves(by_type)) == 2 and by_type[0].weight is by_type[2].weight
+
+
+def test_the_gradient_of_a_tied_layer_is_the_sum_over_its_places():
+    model, x = gx.tie(blocks(3), ".0", ".[1:]"), jnp.arange(3.0)
+
+    def loss(model):
+        return jnp.sum(model(x) ** 2)
+
+    grads = eqx.filter_grad(loss)(model)
+    by_hand = eqx.filter_grad(lambda block: jnp.sum(block(block(block(x))) ** 2))(model[0])
+    assert all(map(jnp.allclose, jax.tree.leaves(grads), jax.tree.leaves(by_hand)))
+
+
+def test_layers_in_wrappers_are_tied_by_the_paths_that_they_show():
+    model = gx.tie(
+        gx.Chain(a=linear(WIDTH, WIDTH, 0), b=gx.Remat(linear(WIDTH, WIDTH, 1))), "a", "b"
+    )
+    assert model.a.weight is model.b.weight and type(model.b) is gx.Remat
+    assert len(jax.tree.leaves(model)) == 2
+
+
+def test_one_array_of_a_tied_layer_can_go_its_own_way():
+    model = gx.tie(blocks(2), ".0", ".1")
+    apart = gx.select(model, "1.up.bias").apply(doubled)
+    assert apart[1].up.bias is not apart[0].up.bias and apart[1].up.weight is apart[0].up.weight
+    assert len(jax.tree.leaves(eqx.filter(apart, eqx.is_array))) == 5
+    both = gx.select(model, "0.up").set(linear(WIDTH, 2, 7))
+    assert both[1].up.weight is both[0].up.weight and both[1].down.bias is both[0].down.bias
+
+
+def test_a_layer_can_be_tied_again_and_to_another():
+    model = gx.tie(blocks(3), ".0", ".1")
+    again = gx.tie(model, ".0", ".1")
+    assert jax.tree.structure(again) == jax.tree.structure(model)
+    back = gx.tie(model, ".1", ".0")
+    assert jax.tree.structure(back) == jax.tree.structure(model)
+    other = gx.tie(model, ".2", ".1")
+    assert other[1].up.weight is other[2].up.weight is not other[0].up.weight
+    all_ = gx.tie(model, ".2", ".0")  # what is tied to a target follows it
+    assert all_[0].up.weight is all_[1].up.weight is all_[2].up.weight
+
+
+def test_layers_without_a_bias_can_be_tied_and_not_to_those_with_one():
+    def make(use_bias):
+        return eqx.nn.Linear(2, 2, use_bias=use_bias, key=jax.random.key(0))
+
+    model = gx.tie(gx.Chain(a=make(False), b=make(False), c=make(True)), "a", "b")
+    assert model.b.bias is None and len(jax.tree.leaves(model)) == 3
+    for source, target in (("a", "c"), ("c", "a")):
+        with pytest.raises(
+            ValueError,
+            match=r"^Only layers with the same arrays can be tied: 'bias' of 'c' is not in 'a'\. Tie the "
+            r"arrays that both have\.$",
+        ):
+            gx.tie(model, source, target)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.int8, jnp.uint32, bool, complex])
+def test_arrays_of_any_dtype_can_be_tied(dtype):
+    params = {"a": jnp.ones(3, dtype), "b": jnp.zeros(3, dtype), "c": None}
+    model = gx.tie(params, ".a", ".b")
+    assert model["b"].dtype == params["a"].dtype and len(jax.tree.leaves(model)) == 1
+    mapped = jax.jit(lambda tree: jax.tree.map(jnp.logical_not, tree))(model)
+    assert mapped["b"] is mapped["a"] and not mapped["a"].any() and mapped["c"] is None
+
+
+def test_numpy_arrays_and_shapes_can_be_tied():
+    model = gx.tie({"a": np.ones(2), "b": np.zeros(2)}, ".a", ".b")
+    assert model["b"] is model["a"]
+    shapes = eqx.filter_eval_shape(untied)
+    assert is_tied(gx.tie(shapes, "embed.weight", "head.weight"))
+
+
+def test_random_keys_can_be_tied():
+    model = gx.tie({"a": jax.random.key(0), "b": jax.random.key(1)}, ".a", ".b")
+    assert model["b"] is model["a"]
+
+
+def norms():
+    def build():
+        norm = lambda: eqx.nn.BatchNorm(WIDTH, axis_name="batch", mode="batch")
+        return gx.Chain(a=norm(), lin=linear(WIDTH, WIDTH, 0), b=norm())
+
+    return build()
+
+
+def test_layers_that_keep_a_state_share_one():
+    def build():
+        return gx.tie(norms(), "a", "b")
+
+    model, state = eqx.nn.make_with_state(build)()
+    assert len(jax.tree.leaves(state)) == 3
+    x = jnp.arange(4.0 * WIDTH).reshape(4, WIDTH)
+
+    @eqx.filter_jit
+    def run(model, x, state):
+        return jax.vmap(model, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(x, state)
+
+    _, after = run(model, x, state)
+    assert int(after.get(model.b.batch_counter)) == int(after.get(model.a.batch_counter)) == 2
+    held = gx.with_state(model, after)
+    assert int(held.b.batch_counter.init) == 2 and held.a.batch_counter is held.b.batch_counter
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "error", "message"),
+    [
+        (
+            "embed.weight",
+            "body",
+            TypeError,
+            r"'body' is of type Linear. Did you mean 'body.weight'\?$",
+        ),
+        ("act", "head", TypeError, "^Only arrays and layers that hold some can be tied; 'act' is"),
+        (
+            "embed.weight",
+            "act",
+            TypeError,
+            "^Only arrays and layers that hold some can be tied; 'act'",
+        ),
+        ("", "body", ValueError, "^'' and 'body' cannot be tied: one is in the other.$"),
+        ("body", "", ValueError, "^'body' and '' cannot be tied: one is in the other.$"),
+        ("embed", "body", ValueError, "'bias' of 'body' is not in 'embed'"),
+        ("body", "head", ValueError, r"'body.weight' is f32\[3,3\], 'head.weight' is f32\[5,3\]"),
+        ("body", "body", ValueError, "^'body' cannot be tied to itself.$"),
+        ("body", ".nothing", gx.NoMatchError, "^Expected something to tie 'body' to. "),
+    ],
+)
+def test_what_layers_cannot_be_tied_is_refused(source, target, error, message):
+    model = gx.select(untied(), "body").insert_after(act=jax.nn.relu)
+    with pytest.raises(error, match=message):
+        gx.tie(model, source, target)
+
+
+@pytest.mark.parametrize("place", ["a.batch_state_index.init.0", "a.batch_state_index.init"])
+def test_a_value_of_state_is_tied_with_its_layer_only(place):
+    with pytest.raises(ValueError, match="is a value of state, which is tied with the layer"):
+        gx.tie(norms(), place, place.replace("a.", "b."))
+
+
+def test_a_thousand_ties_take_no_more_than_a_second():
+    model = gx.Chain([linear(2, 2, 0) for _ in range(1_001)])
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        tied = gx.tie(model, "0.weight", "[1:].weight")
+        times.append(time.perf_counter() - start)
+    assert len(tied.links) == 1_000 and min(times) < 1.0
+
+
+def test_ties_one_after_the_other_take_time_in_proportion_to_the_model():
+    # Calls are counted, not seconds: 78 took five of those, each asking for the whole model at each tie.
+    edit_many = edit.edited
+
+    def levels(n):
+        model = gx.Chain([linear(2, 2, 0) for _ in range(n)])
+        calls = 0
+
+        def counting(*args):
+            nonlocal calls
+            calls += 1
+            return edit_many(*args)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("graftax.surgery.tied.edited", counting)
+            for i in range(1, n):
+                model = gx.tie(model, "0.weight", f"{i}.weight")
+        return calls
+
+    assert levels(24) <= 2.2 * levels(12)
