@@ -12,6 +12,7 @@ from common_state import (
     statistics,
     trained,
 )
+from graftax.surgery.extending import check_is_state
 
 
 def test_extend_state_of_an_unchanged_model_is_the_state():
@@ -64,3 +65,16 @@ def test_layers_joined_without_an_edit_are_refused_by_extend_state():
     edited = gx.select(gx.Chain(one=a[:"out"]), "one").insert_after(two=b)
     state = gx.extend_state(state_a, edited, donor=state_b)
     assert same_arrays(statistics(edited.two.norm, state), statistics(b.norm, state_b))
+
+
+def test_what_is_no_state_is_refused_by_name():
+    # Without beartype, which these tests run under, this is what a user sees.
+    a, state_a = trained(0)
+    for name in ("state", "donor"):
+        check_is_state(name, state_a)
+        with pytest.raises(TypeError, match=rf"takes an eqx\.nn\.State as {name}; got a Chain\.$"):
+            check_is_state(name, a)
+    with pytest.raises(TypeError):
+        gx.extend_state(a, state_a)
+    with pytest.raises(TypeError):
+        gx.extend_state(state_a, a, donor=a)

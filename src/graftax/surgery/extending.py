@@ -44,16 +44,22 @@ def extend_state(
 
     ```
     """
-    for name, given in (("state", state), ("donor", donor)):
-        if not isinstance(given, eqx.nn.State | None) or (name == "state" and given is None):
-            raise TypeError(
-                f"extend_state(state, model, donor=None) takes an eqx.nn.State as {name}; got a "
-                f"{type(given).__name__}."
-            )
+    check_is_state("state", state)
+    if donor is not None:
+        check_is_state("donor", donor)
     check_markers(model)
     return new_state(
         (marker_of(match.node), _value(match, state, donor)) for match in indices(model)
     )
+
+
+def check_is_state(name: str, given: Any) -> None:
+    """Raise `TypeError` for an argument of `extend_state` that is no state."""
+    if not isinstance(given, eqx.nn.State):
+        raise TypeError(
+            f"extend_state(state, model, donor=None) takes an eqx.nn.State as {name}; got a "
+            f"{type(given).__name__}."
+        )
 
 
 def _value(match: Match, state: eqx.nn.State, donor: eqx.nn.State | None) -> Any:
