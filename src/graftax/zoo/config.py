@@ -1,5 +1,6 @@
 """Reading `config.json`: every value is used, known to be harmless, or refused by name."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from ..files import Layout
 from ..files.bounded import parse_json
 from ..paths.errors import did_you_mean, listed
 from .blocks import check_blocks
-from .keys import Key, Required
+from .keys import Key, Required, shown
 
 
 class ConfigError(ValueError):
@@ -58,7 +59,7 @@ class Config:
 
     def error(self, key: str, why: str) -> ConfigError:
         """The error that says what a key has, and why that does not do."""
-        return ConfigError(f"{self.name!r} has {key}={_shown(self.values.get(key))}{why}")
+        return ConfigError(f"{self.name!r} has {key}={shown(self.values.get(key))}{why}")
 
     def value(self, key: Key) -> Any:
         """The value of a key, as a constructor takes it. Raises `ConfigError`."""
@@ -95,6 +96,13 @@ class Config:
             if key.blocks and (why := check_blocks(settings[argument], key.blocks, names)):
                 raise self.error(key.name, why)
 
+    def no_model(self, keys: Mapping[str, Key], why: Exception) -> ConfigError:
+        """The error for what a constructor refuses: in its words, and the keys that they stand for."""
+        words = re.findall(r"\w+", str(why))
+        meant = [key.name for argument, key in keys.items() if argument in words]
+        said = ", ".join(f"{name}={shown(self.values.get(name))}" for name in meant or self.values)
+        return ConfigError(f"{self.name!r} describes no model: {why} It has {said}.")
+
     def skip(self, keys: Iterable[str]) -> None:
         """Take values as read that have no effect on what the model computes."""
         self._used.update(keys)
@@ -118,9 +126,11 @@ class Config:
         if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
             raise self.error("architectures", "; it should be a list with the name of one class.")
         if found[0] not in allowed:
-            raise ConfigError(
-                f"{self.name!r} is for {_shown(found[0])}; supported: {listed(allowed)}."
-                f"{did_you_mean(found[0][:99], allowed)} Without its head, any is: give head=None."
+            near = did_you_mean(found[0][:99], allowed)
+            raise self.error(
+                "architectures",
+                f": it is for {shown(found[0])}; supported: {listed(allowed)}.{near} Without its head, "
+                "any is: give head=None.",
             )
         return found[0]
 
@@ -131,7 +141,7 @@ class Config:
         if unknown:
             raise ConfigError(
                 f"{self.name!r} has values that graftax does not know and that may change the result: "
-                f"{listed(f'{key}={_shown(self.values[key])}' for key in unknown)}. If they do not, "
+                f"{listed(f'{key}={shown(self.values[key])}' for key in unknown)}. If they do not, "
                 "name them in ignore_config=(...)."
             )
         for part in self._parts:
@@ -147,6 +157,8 @@ class Recipe(NamedTuple):
     """As `graftax.load_weights` takes it."""
     ignore: tuple[str, ...] = ()
     """Names in checkpoints that hold no weights of the model."""
+    keys: Mapping[str, Key] = {}
+    """Where a configuration says the arguments that the model is made from."""
     wants: Callable[[str], bool] = lambda name: True
     """Whether a tensor of this name is looked at."""
 
@@ -154,8 +166,3 @@ class Recipe(NamedTuple):
 def _is_left_out(value: Any) -> bool:
     # Unlike them, 0 is a value.
     return value is None or value is False or value == {} or value == []
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -62,9 +62,9 @@ def family_recipe(
     rename, ignore = family.names(settings, names, prefix)
     build = functools.partial(_build, family.build, settings)
     if head is not None:
-        return Recipe(build, rename, ignore)
+        return Recipe(build, rename, ignore, family.keys)
     is_body = re.compile(re.escape(prefix) + rf"(?:{family.body})(?:\.|$)")
-    return Recipe(build, rename, ignore, lambda name: is_body.match(name) is not None)
+    return Recipe(build, rename, ignore, family.keys, lambda name: is_body.match(name) is not None)
 
 
 def _build(build: Callable[..., Any], settings: Settings, key: Any) -> Any:

@@ -13,6 +13,12 @@ from .activations import ACTIVATIONS
 _LARGEST_SIZE, _LARGEST_NUMBER = 2**31 - 1, 1e38
 
 
+def shown(value: Any) -> str:
+    """A value in a message: its beginning, if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 class Kind(NamedTuple):
     """What a value may be.
 
@@ -93,7 +99,8 @@ def one_of(*allowed: Any) -> Kind:
 
     def read(value: Any) -> Any:
         if value not in allowed:
-            near = did_you_mean(value[:99], allowed) if isinstance(value, str) else ""
+            words = [word for word in allowed if isinstance(word, str)]
+            near = did_you_mean(value[:99], words) if isinstance(value, str) else ""
             raise ValueError(f"supported: {listed(map(repr, allowed))}.{near}")
         return allowed[allowed.index(value)]
 
@@ -155,7 +162,7 @@ def _write_pair(value: tuple[int, int]) -> int | list[int]:
 def _read_activation(value: Any) -> Callable:
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise ValueError(
-            f"the activation {value!r} is not known. Known are: {', '.join(ACTIVATIONS)}."
+            f"the activation {shown(value)} is not known. Known are: {', '.join(ACTIVATIONS)}."
         )
     return ACTIVATIONS[value]
 

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from ..files import load_weights
 from ..files.source import open_source
-from .config import Config, ConfigError, Recipe
+from .config import Config, Recipe
 from .families.bert import FAMILY as BERT
 from .families.convnext import FAMILY as CONVNEXT
 from .families.densenet import FAMILY as DENSENET
@@ -126,7 +126,7 @@ def skeleton_of(recipe: Recipe, config: Config) -> Any:
     try:
         return eqx.filter_eval_shape(recipe.build, jax.random.key(0))
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise ConfigError(f"{config.name!r} describes no model: {error}") from error
+        raise config.no_model(recipe.keys, error) from error
 
 
 def _with_dtype(skeleton: Any, dtype: DTypeLike | None) -> Any:

@@ -177,7 +177,7 @@ def _settle(config: Config, settings: Settings, names: Collection[str]) -> Setti
     image, patch = settings["image"], settings["patch"]
     if patch[0] > image[0] or patch[1] > image[1]:
         raise config.error(
-            "patch_size", f"; an image of {image[0]} x {image[1]} has no such patch."
+            "image_size", f"; it should hold a patch, and patch_size={patch[0]} x {patch[1]}."
         )
     pooled = config.value(Key("pooler_output_size", SIZE, _WIDTH))
     if settings["head"] != "pooler":
