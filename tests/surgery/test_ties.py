@@ -827,9 +827,9 @@ def test_a_thousand_ties_take_no_more_than_a_second():
     model = gx.Chain([linear(2, 2, 0) for _ in range(1_001)])
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.process_time()
         tied = gx.tie(model, "0.weight", "[1:].weight")
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert len(tied.links) == 1_000 and min(times) < 1.0
 
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ..paths.edit import Change, Edit, Items, edited, rearranged
 from ..paths.search import Match
@@ -11,6 +11,7 @@ from .inference import InferenceMode, has_mode
 from .markers import held, settle_markers, stored_indices
 from .state import has_state, is_index, is_index_type
 
+M = TypeVar("M")
 Address = tuple[int, ...]
 
 
@@ -19,7 +20,7 @@ def _is_settled(cls: Any) -> bool:
     return is_index_type(cls) or has_mode(cls)
 
 
-def graft_edits(model: Any, edits: Mapping[Address, Edit], adopt: bool = True) -> Any:
+def graft_edits(model: M, edits: Mapping[Address, Edit], adopt: bool = True) -> M:
     """`edited`, with what is new settled in: its inference mode (if `adopt`) and state markers."""
     grafting = _Grafting(model, () not in edits or has_state(model), adopt)
     grafts = {address: grafting.of(edit) for address, edit in edits.items()}
@@ -78,7 +79,7 @@ def _indices_around(model: Any, addresses: Mapping[Address, Edit]) -> set[Addres
     return found
 
 
-def graft_rearranged(model: Any, matches: tuple[Match, ...], change: Change, doing: str) -> Any:
+def graft_rearranged(model: M, matches: tuple[Match, ...], change: Change, doing: str) -> M:
     """`rearranged`, with state markers of their own for layers that are put in."""
     touched: list[Any] = []
 

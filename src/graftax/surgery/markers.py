@@ -5,13 +5,15 @@
 
 from collections import Counter
 from collections.abc import Container
-from typing import Any
+from typing import Any, TypeVar
 
 from ..paths.edit import Edit, edited
 from ..paths.search import Match
 from .names import Held, Name, retire
 from .state import indices, marker_of, with_marker
 from .tied import tied_addresses
+
+M = TypeVar("M")
 
 
 def stored_indices(tree: Any) -> list[Match]:
@@ -20,7 +22,7 @@ def stored_indices(tree: Any) -> list[Match]:
     return [match for match in indices(tree) if match.address not in tied]
 
 
-def held(tree: Any, own: bool, but: Container[int] = ()) -> Any:
+def held(tree: M, own: bool, but: Container[int] = ()) -> M:
     """The tree with the markers in it held, except those held already and the indices `but`."""
     edits: dict[tuple[int, ...], Edit] = {
         match.address: lambda index: with_marker(index, Held(marker_of(index), own))
@@ -30,7 +32,7 @@ def held(tree: Any, own: bool, but: Container[int] = ()) -> Any:
     return edited(tree, edits)
 
 
-def settle_markers(old: Any, new: Any) -> Any:
+def settle_markers(old: Any, new: M) -> M:
     """`new`, an edit of `old`, with names of their own for layers that came from elsewhere.
 
     The names cannot tell: they are equal in any two models of one class, and even the same object once

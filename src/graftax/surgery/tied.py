@@ -72,15 +72,20 @@ class Tied(Wrapper):
         counts = Counter(identity(match.node) for match in search_all(part, can_be_tied))
         if not any(counts[each] > 1 for each in shared):
             return part
-        links = relinked(model, part, self.links)
-        return Tied(part, links) if links else part
+        return with_links(part, relinked(model, part, self.links))
 
     def _gx_level(self) -> Level:
         return Level((INNER,), (self.resolved(),), 0)
 
     def _gx_replace(self, new: Mapping[int, Any]) -> Any:
-        links = relinked(self.resolved(), new[0], self.links)
-        return Tied(new[0], links) if links else new[0]
+        return with_links(new[0], relinked(self.resolved(), new[0], self.links))
+
+
+def with_links(model: M, links: Links) -> M:
+    """The model with these ties; the model itself if there are none."""
+    # It stands for the model everywhere, in types too.
+    tied: Any = Tied(model, links) if links else model
+    return tied
 
 
 def _constant(value: Any) -> Callable[[Any], Any]:
@@ -108,7 +113,7 @@ def _ties_in(model: Any) -> Iterator[tuple[Address, Tied]]:
     return ((address, node) for address, node in nodes_of(model) if isinstance(node, Tied))
 
 
-def opened(model: Any) -> tuple[Any, Links]:
+def opened(model: M) -> tuple[M, Links]:
     """The model without `Tied` anywhere in it, and the ties that these held."""
     # From an address in the model to that in the opened one, which lacks the step into each `Tied`.
     places: dict[Address, Address] = {(): ()}
@@ -138,8 +143,7 @@ def edited_apart(model: M, edit: Callable[[Any], Any]) -> M:
     new = edit(base)
     before, after = (_counts(tree) for tree in (base, new))
     kept = [link for link in links if before[i := identity(at(base, link[0]))] == after[i]]
-    new_links = relinked(base, new, tuple(kept))
-    return Tied(new, new_links) if new_links else new
+    return with_links(new, relinked(base, new, tuple(kept)))
 
 
 def _counts(tree: Any) -> Counter[Any]:

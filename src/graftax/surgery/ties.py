@@ -12,7 +12,7 @@ from .relink import Address, Links, alike, can_be_tied
 from .same import is_stored
 from .selecting import select
 from .state import is_index
-from .tied import Tied, opened
+from .tied import opened, with_links
 
 M = TypeVar("M")
 
@@ -72,8 +72,7 @@ def tie(model: M, source: Any, target: Any) -> M:
         raise ValueError(f"{first.path!r} cannot be tied to itself.")
     parts = _parts(base, first)
     pairs = [pair for other in others for pair in _pairs(base, first, parts, other)]
-    new_links = _joined(links, pairs)
-    return Tied(base, new_links) if new_links else model  # pyright: ignore[reportReturnType]
+    return with_links(base, _joined(links, pairs))
 
 
 def _parts(model: Any, match: Match) -> dict[str, Match]:
