@@ -266,3 +266,33 @@ def test_a_model_that_gives_one_answer_for_all_tokens_is_refused():
     model = gx.Chain(lambda ids: jnp.zeros(7))
     with pytest.raises(ValueError, match=r"gives shape \(7,\), where scores of shape \(4, vocab"):
         generate(model, PROMPT, max_new_tokens=2)
+
+
+# --- Ids and numbers that mean nothing ---
+
+
+SMALL = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 16}
+
+
+@pytest.mark.parametrize("ids", [[1, 9], [-1, 2], np.array([1, 2**32 + 1])])
+def test_ids_that_the_model_does_not_know_are_refused_by_number(ids):
+    model = gx.zoo.llama(**SMALL, key=jax.random.key(0))
+    unknown = next(int(i) for i in ids if not 0 <= i < 9)
+    with pytest.raises(
+        ValueError, match=rf"ids {unknown}; 'embeddings.word' has vectors for 0 to 8"
+    ):
+        generate(model, ids, max_new_tokens=2)
+
+
+def test_ids_that_are_being_traced_and_have_no_vector_are_an_error_when_it_runs():
+    model = gx.zoo.llama(**SMALL, key=jax.random.key(0))
+    run = jax.vmap(lambda ids: generate(model, ids, max_new_tokens=2))
+    assert run(jnp.array([[1, 8], [0, 3]])).shape == (2, 4)
+    with pytest.raises(RuntimeError, match="The model gave NaN as scores"):
+        jax.block_until_ready(run(jnp.array([[1, 8], [9, 3]])))
+
+
+def test_a_dtype_that_cannot_hold_the_tokens_is_refused():
+    assert generate(Next(256), np.array([255], np.uint8), max_new_tokens=1).tolist() == [255, 0]
+    with pytest.raises(ValueError, match="has 257 tokens, and the prompt is of uint8"):
+        generate(Next(257), np.array([255], np.uint8), max_new_tokens=1)

@@ -124,8 +124,7 @@ class DotProductAttention(eqx.Module):
                 )
             heads = self.heads if name == "query" else self.kv_heads
             size = self.head_size or query.shape[1] // self.heads
-            is_free = name == "value" and self.head_size is None
-            if x.shape[1] % heads or not (is_free or x.shape[1] == heads * size):
+            if x.shape[1] != heads * size:
                 raise ValueError(
                     f"The {name} has {x.shape[1]} features, which are not {heads} heads of {size}. "
                     "Where heads were taken away, say so here: update(heads=..., kv_heads=...)."

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Integer
 
+from ..paths.errors import listed
 from ..surgery import select
 from .attention import DotProductAttention
 from .embeddings import PositionEmbedding
@@ -40,12 +41,14 @@ def generate(
 
     **Returns:**
 
-    `(t + max_new_tokens,)`, the prompt included.
+    `(t + max_new_tokens,)`, the prompt included, in its dtype.
 
     **Raises:**
 
-    - `ValueError`: an empty prompt or several; more tokens than the model has positions; a model that
+    - `ValueError`: an empty prompt or several; ids that the model does not know, or of a dtype too small for
+        its tokens; more tokens than the model has positions; a model that
         is not causal or gives no scores; a `temperature` below 0, or one above 0 without a `key`.
+    - `RuntimeError`: scores of NaN, as for unknown ids in a prompt that is being traced.
 
     **Example:**
 
@@ -58,12 +61,7 @@ def generate(
 
     ```
     """
-    prompt = jnp.asarray(ids)
-    if prompt.ndim != 1 or prompt.shape[0] == 0 or not jnp.issubdtype(prompt.dtype, jnp.integer):
-        raise ValueError(
-            f"generate takes one prompt, integers of shape (t,) with t > 0; got {prompt.dtype} of "
-            f"shape {prompt.shape}. For several prompts, use jax.vmap."
-        )
+    prompt = _prompt(model, ids)
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens must not be negative; got {max_new_tokens}.")
     if temperature < 0:
@@ -80,6 +78,26 @@ def generate(
     sampling = (key, jnp.float32(temperature)) if temperature > 0 else None
     buffer = jnp.concatenate([prompt, jnp.zeros(max_new_tokens, prompt.dtype)])
     return _filled(model, buffer, jnp.asarray(prompt.shape[0]), ends, sampling)
+
+
+def _prompt(model: Any, ids: Any) -> Integer[Array, " t"]:
+    """The ids as an array, if they are a prompt for this model."""
+    given = ids if isinstance(ids, jax.Array) else np.asarray(ids)
+    if given.ndim != 1 or given.shape[0] == 0 or not jnp.issubdtype(given.dtype, jnp.integer):
+        raise ValueError(
+            f"generate takes one prompt, integers of shape (t,) with t > 0; got {jnp.result_type(given)} of "
+            f"shape {given.shape}. For several prompts, use jax.vmap."
+        )
+    # Before JAX cuts them to 32 bits. Of a prompt that is being traced, the scores will tell.
+    if not isinstance(given, jax.core.Tracer):
+        for path, layer in select(model, eqx.nn.Embedding).items():
+            unknown = [int(i) for i in given if not 0 <= i < layer.weight.shape[0]]
+            if unknown:
+                raise ValueError(
+                    f"The prompt has the ids {listed(map(str, unknown))}; {path!r} has vectors for 0 to "
+                    f"{layer.weight.shape[0] - 1}."
+                )
+    return jnp.asarray(given)
 
 
 def _check_model(model: Any, prompt: int, new: int) -> None:
@@ -112,8 +130,15 @@ def _filled(model: Any, buffer: Array, start: Array, ends: Array, sampling: Any)
     def step(carry: tuple) -> tuple:
         buffer, i = carry
         scores = model(buffer[:-1])
-        _check_scores(model, scores, length - 1)
-        token = _chosen(scores[i - 1], i, sampling)
+        _check_scores(model, scores, length - 1, buffer.dtype)
+        # The likeliest of NaN would be a token like any other.
+        last = eqx.error_if(
+            scores[i - 1],
+            jnp.isnan(scores[i - 1]).any(),
+            "The model gave NaN as scores: its weights hold NaN, or the prompt has an id for which it "
+            "has no vector.",
+        )
+        token = _chosen(last, i, sampling)
         return buffer.at[i].set(token.astype(buffer.dtype)), i + 1
 
     buffer, i = jax.lax.while_loop(is_unfinished, step, (buffer, start))
@@ -128,11 +153,16 @@ def _chosen(scores: Array, i: Array, sampling: Any) -> Array:
     return jax.random.categorical(jax.random.fold_in(key, i), scores)
 
 
-def _check_scores(model: Any, scores: Any, length: int) -> None:
+def _check_scores(model: Any, scores: Any, length: int, dtype: Any) -> None:
     shape = jnp.shape(scores)
     known = {layer.weight.shape[0] for layer in select(model, eqx.nn.Embedding).nodes}
     if len(shape) != 2 or shape[0] != length or (known and shape[1] not in known):
         raise ValueError(
             f"For {length} tokens the model gives shape {shape}, where scores of shape ({length}, "
             f"{' or '.join(map(str, sorted(known))) or 'vocabulary'}) should be: it lacks a head."
+        )
+    if shape[1] - 1 > jnp.iinfo(dtype).max:
+        raise ValueError(
+            f"The model has {shape[1]} tokens, and the prompt is of {dtype}, which cannot hold them all: "
+            "give it as int32."
         )
