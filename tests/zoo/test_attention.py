@@ -141,9 +141,7 @@ def test_heads_that_were_pruned_without_a_word_are_refused():
         image=(8, 8), patch=(4, 4), width=8, depth=1, heads=4, inner=8, act=jax.nn.gelu, key=KEY
     )
     pruned = gx.select(model, "{query,key,value}", eqx.nn.Linear).apply(
-        lambda layer: gx.update(
-            layer, weight=layer.weight[:6], bias=layer.bias[:6], out_features=6
-        )
+        lambda layer: gx.update(layer, weight=layer.weight[:6], bias=layer.bias[:6], out_features=6)
     )
     pruned = gx.select(pruned, "output", eqx.nn.Linear).apply(
         lambda layer: gx.update(layer, weight=layer.weight[:, :6], in_features=6)

@@ -57,9 +57,7 @@ def test_a_number_of_python_or_numpy_is_an_id_too():
 
 def test_nan_does_not_stay_with_the_token_that_has_no_vector():
     # Not even where a mask hides it, since 0 * NaN is NaN.
-    model = gx.zoo.bert(
-        vocabulary=9, width=8, depth=1, heads=2, inner=8, act=jax.nn.gelu, key=KEY
-    )
+    model = gx.zoo.bert(vocabulary=9, width=8, depth=1, heads=2, inner=8, act=jax.nn.gelu, key=KEY)
     model = eqx.nn.inference_mode(model)
     ids, mask = jnp.array([1, 2, 9]), jnp.array([1, 1, 0])
     assert np.isnan(model(ids, mask=mask)).all()

@@ -86,6 +86,7 @@ class BatchNorm(eqx.nn.BatchNorm):
         inference = self.inference if inference is None else inference
         if inference:
             return super().__call__(x, state, key=key, inference=True)
+        x = jnp.asarray(x)
         mean, variance, count = self._of_batch(x)
         state = self._after_step(state, mean, variance * (count / (count - 1)))
         shape = (-1, *(1,) * (x.ndim - 1))
