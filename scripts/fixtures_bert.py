@@ -139,6 +139,17 @@ def bert() -> list[Fixture]:
             note="sequence classification, 5 labels",
         ),
         hugging_face(
+            "padding",
+            BertForSequenceClassification,
+            _bert_config(num_labels=3, pad_token_id=5),
+            lambda rng: {
+                "input_ids": np.where(rng.random((3, 9)) < 0.3, np.int32(5), ids(rng, 61, 3, 9))
+            },
+            logits,
+            note="the padding token 5 stands in the text and is seen, but its embedding has no gradient",
+            differentiate=("logits",),
+        ),
+        hugging_face(
             "published",
             BertForPreTraining,
             _bert_config(),

@@ -64,7 +64,8 @@ class Fixture:
 
     `save` writes a model and `load` reads it; `call` gives the outputs for the inputs.
     The loss is the sum of `output * loss_weight` over the outputs in `differentiate`.
-    With `train`, what `call` gives in training mode is stored as well.
+    With `train`, what `call` gives in training mode is stored as well, with `step` also the loss there
+    and its gradient.
     """
 
     family: str
@@ -78,6 +79,7 @@ class Fixture:
     call: Callable[[torch.nn.Module, Tensors], Tensors]
     differentiate: tuple[str, ...] = ()
     train: bool = False
+    step: bool = False
     seed: int = 0
     max_bytes: int = 165_000
 
@@ -187,6 +189,32 @@ def _named_gradients(fixture: Fixture, model: torch.nn.Module, scratch: Path) ->
     }
 
 
+def _loss_weights(fixture: Fixture, arrays, outputs: Tensors) -> Tensors:
+    rng = np.random.default_rng([1, *fixture.rng.integers(0, 9999, 2)])
+    weights = {}
+    for name in fixture.differentiate:
+        # Divided so that gradients come out near 1, and 1e-5 means the same for all of them.
+        weight = rng.standard_normal(outputs[name].shape) / outputs[name].numel() ** 0.5
+        mask = arrays.get("attention_mask")
+        if mask is not None and weight.shape[:2] == mask.shape:
+            weight = weight * mask[..., None]  # what is at padding is nobody's concern
+        weights[name] = torch.from_numpy(weight.astype(np.float32)).to(outputs[name].dtype)
+    return weights
+
+
+def _gradients(
+    fixture: Fixture, model: torch.nn.Module, outputs: Tensors, weights: Tensors, scratch: Path
+) -> Tensors:
+    """The loss, the sum of outputs by their weights, and its gradient by each parameter."""
+    loss = torch.zeros((), dtype=next(model.parameters()).dtype)
+    for name, weight in weights.items():
+        loss = loss + (outputs[name] * weight).sum()
+    model.zero_grad()
+    loss.backward()
+    named = _named_gradients(fixture, model, scratch)
+    return {"loss": loss.detach()} | {f"grad.{name}": value for name, value in named.items()}
+
+
 def _results(fixture: Fixture, model: torch.nn.Module, arrays, scratch: Path) -> Tensors:
     """All that is compared: outputs, gradients, and what a step in training mode leaves behind."""
     model.eval()
@@ -194,28 +222,17 @@ def _results(fixture: Fixture, model: torch.nn.Module, arrays, scratch: Path) ->
     outputs = fixture.call(model, inputs)
     results = {f"output.{name}": value.detach() for name, value in outputs.items()}
     if fixture.differentiate:
-        rng = np.random.default_rng([1, *fixture.rng.integers(0, 9999, 2)])
-        loss = torch.zeros((), dtype=next(model.parameters()).dtype)
-        for name in fixture.differentiate:
-            # Divided so that gradients come out near 1, and 1e-5 means the same for all of them.
-            weight = rng.standard_normal(outputs[name].shape) / outputs[name].numel() ** 0.5
-            mask = arrays.get("attention_mask")
-            if mask is not None and weight.shape[:2] == mask.shape:
-                weight = weight * mask[..., None]  # what is at padding is nobody's concern
-            weight = torch.from_numpy(weight.astype(np.float32)).to(loss.dtype)
-            results[f"loss_weight.{name}"] = weight
-            loss = loss + (outputs[name] * weight).sum()
-        model.zero_grad()
-        loss.backward()
-        results["loss"] = loss.detach()
-        for name, gradient in _named_gradients(fixture, model, scratch).items():
-            results[f"grad.{name}"] = gradient
+        weights = _loss_weights(fixture, arrays, outputs)
+        results |= {f"loss_weight.{name}": weight for name, weight in weights.items()}
+        results |= _gradients(fixture, model, outputs, weights, scratch)
     if fixture.train:
         model.train()
-        with torch.no_grad():
-            outputs = fixture.call(model, inputs)
+        outputs = fixture.call(model, inputs)
         for name in fixture.differentiate:
-            results[f"train.output.{name}"] = outputs[name]
+            results[f"train.output.{name}"] = outputs[name].detach()
+        if fixture.step:
+            step = _gradients(fixture, model, outputs, weights, scratch)
+            results |= {f"train.{name}": value for name, value in step.items()}
         for name, buffer in model.named_buffers():
             if name.endswith(("running_mean", "running_var")):
                 results[f"train.{name}"] = buffer.detach().clone()

@@ -179,6 +179,17 @@ def resnet() -> list[Fixture]:
             train=True,
         ),
         hugging_face(
+            "training",
+            ResNetForImageClassification,
+            _resnet_config(depths=[1, 1], hidden_sizes=[8, 12]),
+            pixels(4, 3, 16, 16),
+            logits,
+            note="a step in training mode: loss, gradients, statistics afterwards",
+            differentiate=("logits",),
+            train=True,
+            step=True,
+        ),
+        hugging_face(
             "bottleneck",
             ResNetForImageClassification,
             _resnet_config(layer_type="bottleneck", hidden_sizes=[16, 24, 32], depths=[2, 1, 1]),

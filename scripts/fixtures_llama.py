@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import numpy as np
 import torch
-from fixtures_common import Fixture, Tensors
+from fixtures_common import Fixture, Tensors, ids
 from fixtures_hugging_face import call_with, decoder_inputs, hugging_face, rewrite
 from transformers import (
     LlamaConfig,
@@ -95,6 +96,17 @@ def llama() -> list[Fixture]:
             both,
             logits,
             note="4 heads share 2 keys, untied head, padding mask, gradients, greedy continuations",
+            differentiate=("logits",),
+        ),
+        hugging_face(
+            "padding",
+            LlamaForCausalLM,
+            _llama_config(pad_token_id=5, num_hidden_layers=1),
+            lambda rng: {
+                "input_ids": np.where(rng.random((3, 9)) < 0.3, np.int32(5), ids(rng, 61, 3, 9))
+            },
+            logits,
+            note="the padding token 5 stands in the text and is seen, but its embedding has no gradient",
             differentiate=("logits",),
         ),
         hugging_face(

@@ -197,7 +197,7 @@ def test_an_empty_sequence_is_refused(t, s):
 
 
 def test_empty_ids_are_refused_by_every_language_model():
-    sizes = dict(vocabulary=9, width=8, depth=1, heads=2, inner=8)
+    sizes = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 8}
     models = [
         gx.zoo.llama(**sizes, key=KEY),
         gx.zoo.gpt2(**sizes, key=KEY),
@@ -272,7 +272,7 @@ def test_probabilities_are_dropped_as_often_as_said_and_scaled_so_that_the_mean_
 
 
 def test_the_rate_is_found_and_set_like_that_of_any_dropout():
-    sizes = dict(vocabulary=9, width=8, depth=1, heads=2, inner=8)
+    sizes = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 8}
     model = gx.zoo.gpt2(**sizes, attention_dropout=0.4, key=KEY)
     (path,) = gx.select(model, "**.attend.dropout").paths
     assert path == "encoder.0.attention.op.attend.dropout"

@@ -94,7 +94,7 @@ def test_a_sequence_that_is_too_long_is_refused_with_both_lengths():
 
 def test_exact_positions_refuse_a_shorter_sequence_too():
     exact = PositionEmbedding(5, 3, exact=True, key=KEY)
-    with pytest.raises(ValueError, match="sequence of 4 has fewer elements than .* positions, 5"):
+    with pytest.raises(ValueError, match=r"sequence of 4 has fewer elements than .* positions, 5"):
         exact(jnp.arange(4))
     assert (exact(jnp.arange(5)) == exact.weight).all()
 
@@ -114,7 +114,7 @@ def test_the_padding_has_its_vector_but_no_gradient():
 
 
 def test_the_padding_of_a_tied_head_is_trained_by_the_head():
-    sizes = dict(vocabulary=9, width=8, depth=1, heads=2, inner=8)
+    sizes = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 8}
     model = gx.zoo.llama(**sizes, padding=2, tied=True, key=KEY)
     ids = jnp.array([2, 2, 2])
     gradient = eqx.filter_grad(lambda m: m(ids)[:, 2].sum())(model)
@@ -131,7 +131,7 @@ def test_a_padding_that_is_no_id_is_refused(padding):
 
 
 def test_a_negative_padding_in_a_configuration_counts_from_the_end_as_in_pytorch():
-    sizes = dict(vocabulary=9, width=8, depth=1, heads=2, inner=8)
+    sizes = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 8}
     assert gx.zoo.llama(**sizes, padding=-1, key=KEY).embeddings.word.padding == 8
 
 
