@@ -45,9 +45,8 @@ def generate(
 
     **Raises:**
 
-    - `ValueError`: an empty prompt or several; ids that the model does not know, or of a dtype too small for
-        its tokens; more tokens than the model has positions; a model that
-        is not causal or gives no scores; a `temperature` below 0, or one above 0 without a `key`.
+    - `ValueError`: an empty prompt or several; ids that the model does not know, or of a dtype too
+        small for its tokens; more tokens than the model has positions; a model that is not causal or gives no scores; a `temperature` below 0, or one above 0 without a `key`.
     - `RuntimeError`: scores of NaN, as for unknown ids in a prompt that is being traced.
 
     **Example:**
@@ -85,8 +84,8 @@ def _prompt(model: Any, ids: Any) -> Integer[Array, " t"]:
     given = ids if isinstance(ids, jax.Array) else np.asarray(ids)
     if given.ndim != 1 or given.shape[0] == 0 or not jnp.issubdtype(given.dtype, jnp.integer):
         raise ValueError(
-            f"generate takes one prompt, integers of shape (t,) with t > 0; got {jnp.result_type(given)} of "
-            f"shape {given.shape}. For several prompts, use jax.vmap."
+            "generate takes one prompt, integers of shape (t,) with t > 0; got "
+            f"{jnp.result_type(given)} of shape {given.shape}. For several prompts, use jax.vmap."
         )
     # Before JAX cuts them to 32 bits. Of a prompt that is being traced, the scores will tell.
     if not isinstance(given, jax.core.Tracer):
