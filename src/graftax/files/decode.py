@@ -230,6 +230,8 @@ def _(file: Reading, entry: Entry) -> Task:
     cls = _container_class(file, entry)
     layers = yield file.all(entry["layers"])
     labels = entry.get("labels") or range(len(layers))
+    if len(labels) != len(layers):
+        raise FormatError(f"a {cls.__name__} has {len(layers)} layers and {len(labels)} label(s)")
     children = arranged(cls, list(zip(labels, layers, strict=True)))
     if "labels" in entry:
         file.known_labels(labels)

@@ -139,10 +139,14 @@ def public_name(thing: Any) -> str | None:
     return _names_by_id().get(id(thing))
 
 
+def _own_name(thing: Any) -> str | None:
+    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
+    return name if isinstance(name, str) else None
+
+
 def full_name(thing: Any) -> str:
     """`package.module.Name`, as a thing calls itself. That it is found there is not said."""
-    name = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
-    return f"{getattr(thing, '__module__', None)}.{name or repr(thing)}"
+    return f"{getattr(thing, '__module__', None)}.{_own_name(thing) or repr(thing)}"
 
 
 def looked_up(module: Any, qualname: Any) -> Any:
@@ -155,8 +159,8 @@ def looked_up(module: Any, qualname: Any) -> Any:
 
 
 def _finds_itself(thing: Any) -> bool:
-    qualname = getattr(thing, "__qualname__", None) or getattr(thing, "__name__", None)
-    return thing is not None and looked_up(getattr(thing, "__module__", None), qualname) is thing
+    qualname = _own_name(thing)
+    return qualname is not None and looked_up(getattr(thing, "__module__", None), qualname) is thing
 
 
 def name_of(thing: Any) -> str | None:
@@ -230,16 +234,16 @@ class Names:
 
 
 def _checked_name(thing: Any) -> str:
-    name = full_name(thing)
-    if not (isinstance(thing, type) or callable(thing)) or "None." in name:
+    name, module = _own_name(thing), getattr(thing, "__module__", None)
+    if name is None or not isinstance(module, str) or not callable(thing):
         raise TypeError(
             f"types takes classes and functions that have names; got {thing!r}. Give a mapping, from the "
             "name in the file to the object, for what has none."
         )
-    there = looked_up(thing.__module__, name.removeprefix(f"{thing.__module__}."))
+    there = looked_up(module, name)
     if there is not None and there is not thing:
         raise ValueError(
-            f"types holds something that calls itself {name!r}, but is not what stands there: it wraps "
-            "that, or is older. Give what stands there, or a mapping from the name in the file."
+            f"types holds something that calls itself {full_name(thing)!r}, but is not what stands there: "
+            "it wraps that, or is older. Give what stands there, or a mapping from the name in the file."
         )
-    return name
+    return full_name(thing)
