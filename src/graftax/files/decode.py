@@ -28,6 +28,7 @@ from .errors import FormatError
 from .kinds import KINDS
 from .methods import method_of
 from .reading import Entry, Reading
+from .shared import SharedNode
 
 
 class Decoder(Reading):
@@ -119,6 +120,11 @@ def _(file: Reading, entry: Entry) -> Task:
 @KINDS.register("ellipsis")
 def _(file: Reading, entry: Entry) -> Any:
     return ...
+
+
+@KINDS.register("shared_node")
+def _(file: Reading, entry: Entry) -> Any:
+    return SharedNode()
 
 
 @KINDS.register("dtype")

@@ -30,6 +30,7 @@ from .errors import Unstorable
 from .methods import as_method, borrows_a_name
 from .names import full_name, public_name, why_nameless
 from .scalars import exactly, scalar
+from .shared import SharedNode
 
 # JSON is read by recursion, a level of a model being some four of JSON. What is nested deeper is cut off
 # every so many levels, into a list of its own.
@@ -110,6 +111,11 @@ def _(node: Any, file: Collected, path: str) -> Any:
 def _(node: slice, file: Collected, path: str) -> Any:
     parts = [node.start, node.stop, node.step]
     return {"slice": (yield _each(parts, [path] * 3, file))}
+
+
+@entry.register(SharedNode)
+def _(node: Any, file: Collected, path: str) -> Any:
+    return {"shared_node": True}
 
 
 def _enum(node: enum.Enum, file: Collected, path: str) -> Any:

@@ -94,7 +94,7 @@ def _subclasses(cls: type) -> Iterable[type]:
 
 def _types() -> dict[str, Any]:
     """What stands for a dtype, and the enumerations that JAX's functions take."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"jax.Array": jax.Array, "numpy.ndarray": np.ndarray}
     for value in vars(np).values():
         if isinstance(value, type) and issubclass(value, np.generic):
             found[full_name(value)] = value

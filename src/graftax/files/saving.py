@@ -40,8 +40,8 @@ def save(file: str | os.PathLike, model: Any, state: eqx.nn.State | None = None)
 
     **Raises:**
 
-    - `UnsavableError`: a lambda, a local function or class, or an object that is no part of a model;
-        names its path.
+    - `UnsavableError`: what could not be loaded as it was: a lambda, a wrapped function, a local class, an
+        array that is deleted or traced, an object that is no part of a model; names its path.
     - `OSError`: the file cannot be written.
 
     **Example:**
@@ -87,7 +87,8 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
     **Arguments:**
 
     - `file`: what `save` wrote.
-    - `types`: further classes and functions that the file may name.
+    - `types`: further classes and functions that the file may name, by their full names (`types_of(model)`
+        lists them); or a mapping from the name in the file to what it is here.
     - `where`: a criterion, as in `graftax.select`, that picks one node: only that is read.
 
     **Returns:**
@@ -98,6 +99,7 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
 
     - `FileNotFoundError`: there is no such file.
     - `FormatError`: it is damaged, hostile, of a newer format, or names what is not known here.
+    - `TypeError`, `ValueError`: something in `types` has no name, or goes by the name of something else.
 
     **Example:**
 
