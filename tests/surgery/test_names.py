@@ -10,8 +10,7 @@ import pytest
 
 import graftax as gx
 from common_state import batch, built, markers, net, norm, trained
-from graftax.surgery import names
-from graftax.surgery.names import Held, Name, retire
+from graftax.surgery.names import Held, Name, _Recent, in_states, removed
 
 fresh = itertools.count()
 
@@ -27,21 +26,23 @@ def test_a_name_says_where_the_layer_was_put_and_where_it_came_from():
     assert Name.make(path, "Chain.norm", True, ()) == f"{path}#1, copy of Chain.norm"
 
 
-def test_a_name_that_is_taken_or_was_retired_is_not_given_again():
+def test_a_name_that_is_taken_or_was_that_of_a_removed_layer_with_a_state_is_not_given_again():
     path = unused()
     assert Name.make(path, object(), False, {f"{path}#1", f"{path}#2"}) == f"{path}#3"
-    retire([f"{path}#1"])
+    removed.note([f"{path}#1", f"{path}#2"])
+    assert Name.make(path, object(), False, ()) == f"{path}#1"
+    in_states.note([f"{path}#1", f"{path}#3"])
     assert Name.make(path, object(), False, ()) == f"{path}#2"
+    assert Name.make(path, object(), False, {f"{path}#2"}) == f"{path}#3"
 
 
 def test_only_names_that_edits_give_are_remembered_and_no_more_than_so_many(monkeypatch):
-    path = unused()
-    monkeypatch.setattr(names, "_MOST", 3)
-    monkeypatch.setattr(names, "_retired", {})
-    retire(["Chain.norm", object()])
-    assert names._retired == {}
-    retire([f"{path}#{i}" for i in range(1, 6)])
-    assert list(names._retired) == [f"{path}#3", f"{path}#4", f"{path}#5"]
+    recent = _Recent()
+    recent.note(["Chain.norm", object()])
+    assert "Chain.norm" not in recent
+    monkeypatch.setattr(_Recent, "most", 3)
+    recent.note([f"p#{i}" for i in range(1, 6)])
+    assert [f"p#{i}" in recent for i in range(1, 6)] == [False, False, True, True, True]
 
 
 def test_names_survive_copies_and_pickles():
@@ -65,9 +66,18 @@ GRAFTS = {
     "apply": lambda m, new: gx.select(m, "lin").apply(lambda layer: gx.Chain(layer, new)),
     "twice": lambda m, new: gx.select(m, ["lin", "norm"]).set(new),
     "copy": lambda m, new: gx.select(m, "norm").insert_after(norm2=m.norm),
+    "replaced": lambda m, new: gx.select(GRAFTS["insert"](m, norm()), "norm2").set(new),
 }
 
 
+@pytest.fixture
+def no_history(monkeypatch):
+    """As in a process in which no layer was removed so far."""
+    monkeypatch.setattr(in_states, "_names", {})
+    monkeypatch.setattr(removed, "_names", {})
+
+
+@pytest.mark.usefixtures("no_history")
 @pytest.mark.parametrize("how", GRAFTS)
 @pytest.mark.parametrize("donor", ["built anew", "of another model"])
 @pytest.mark.parametrize("base", ["one model", "built again"])

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..paths.edit import Edit, edited
 from ..paths.search import Match
-from .names import Held, Name, retire
+from .names import Held, Name, removed
 from .state import indices, marker_of, with_marker
 from .tied import tied_addresses
 
@@ -65,7 +65,7 @@ def settle_markers(old: Any, new: M) -> M:
     moved_last = sorted(after, key=lambda match: (_name(match), match.path) not in places)
     markers = {match.address: settled(match) for match in moved_last}
     if not is_inner:
-        retire({name for name, _ in places} - set(markers.values()))
+        removed.note({name for name, _ in places} - set(markers.values()))
     edits: dict[tuple[int, ...], Edit] = {
         match.address: lambda index, marker=markers[match.address]: with_marker(index, marker)
         for match in after

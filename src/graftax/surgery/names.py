@@ -7,9 +7,10 @@ from typing import Any
 class Name(str):
     """The marker of a layer that an edit brought in or copied: where it was put, and what it was before.
 
-    It is a function of the edit alone, so that the same edit done twice gives equal models, which one
-    compiled function serves. All that tells one such layer from another is in the text, because `jit` gives
-    back, of two equal markers, the one that it saw first.
+    It is a function of the edit, so that the same edit done twice gives equal models, which one compiled
+    function serves; but for names of layers that were removed meanwhile, which are left out. All that
+    tells one such layer from another is in the text, because `jit` gives back, of two equal markers, the
+    one that it saw first.
     """
 
     origin: Any
@@ -22,7 +23,7 @@ class Name(str):
         """A name that is not taken, nor was that of a layer that an edit removed."""
         history = f", {'copy of' if copied else 'from'} {origin}" if isinstance(origin, str) else ""
         n = 1
-        while (text := f"{path}#{n}{history}") in taken or text in _retired:
+        while (text := f"{path}#{n}{history}") in taken or (text in removed and text in in_states):
             n += 1
         name = cls(text)
         name.origin, name.copied = origin, copied
@@ -50,15 +51,24 @@ class Held:
         return repr(self.name)
 
 
+class _Recent:
+    """The names noted last. Only which name comes next hangs on it, never what a model computes."""
+
+    most = 65_536
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+
+    def note(self, markers: Iterable[Any]) -> None:
+        names = (each for each in markers if isinstance(each, str) and "#" in each)
+        self._names.update(dict.fromkeys(names))
+        for oldest in list(self._names)[: max(0, len(self._names) - self.most)]:
+            del self._names[oldest]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names
+
+
 # After `remove`, nothing in the model says that a layer was there, but a state may still hold its values.
-# A layer put in its place must not get them, and so not its name. The names removed last are known here;
-# only which name comes next hangs on it, never what a model computes.
-_MOST = 65_536
-_retired: dict[str, None] = {}
-
-
-def retire(names: Iterable[Any]) -> None:
-    """Give these names, of layers that an edit removed, to no other layer."""
-    _retired.update(dict.fromkeys(name for name in names if isinstance(name, str) and "#" in name))
-    for oldest in list(_retired)[: max(0, len(_retired) - _MOST)]:
-        del _retired[oldest]
+# A layer put in its place must not get them, and so not its name. Names that no state ever knew are free.
+in_states, removed = _Recent(), _Recent()

@@ -43,6 +43,7 @@ import jax
 from ..paths.edit import edited
 from ..paths.search import Match, search_all
 from ..paths.tree import any_type, shallow_copy
+from .names import in_states
 
 M = TypeVar("M")
 
@@ -132,10 +133,14 @@ def statistics_mask(tree: Any) -> Any:
 
 
 def check_markers(model: Any) -> None:
-    """Raise `ValueError` if two layers have one name in the state, and so would share its value."""
+    """Raise `ValueError` if two layers have one name in the state, and so would share its value.
+
+    To be asked of every model that is given a state: the names in it are then known to be in use.
+    """
     texts = [marker for marker, _ in state_places(model) if isinstance(marker, str)]
     if len(set(texts)) != len(texts):
         raise ValueError(_shared(model))
+    in_states.note(texts)
 
 
 def _shared(model: Any) -> str:
