@@ -8,7 +8,9 @@ that is how pickle, deepcopy and cloudpickle find it too, in this process or in 
 import functools
 import keyword
 import re
+import threading
 import unicodedata
+import weakref
 from collections import namedtuple
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
@@ -23,12 +25,36 @@ CLS = "cls "
 _CLASS_NAME = re.compile(r"Layers\(([^()]+)\)")
 
 
-@functools.cache
+# JAX never forgets a type that it was told of, so it is told of so many: more than any program has. What is
+# made beyond these, of files of anybody's perhaps, lives as long as the models that have it.
+_MOST_KEPT = 4096
+_kept: dict[tuple[str, ...], type] = {}
+_passing: weakref.WeakValueDictionary[tuple[str, ...], type] = weakref.WeakValueDictionary()
+_making = threading.Lock()
+
+
 def layers_class(labels: tuple[str, ...]) -> type:
-    """The NamedTuple class for these labels."""
+    """The NamedTuple class for these labels: one, whoever asks and from whichever thread."""
+    found = _kept.get(labels)
+    if found is None:
+        with _making:
+            found = _kept.get(labels) or _passing.get(labels) or _new_class(labels)
+    return found
+
+
+def _new_class(labels: tuple[str, ...]) -> type:
     cls: Any = namedtuple("Layers", labels)
     cls.__module__ = __name__
     cls.__name__ = cls.__qualname__ = f"Layers({','.join(labels)})"
+    if len(_kept) < _MOST_KEPT:
+        _register(cls, labels)
+        _kept[labels] = cls
+    else:
+        _passing[labels] = cls
+    return cls
+
+
+def _register(cls: Any, labels: tuple[str, ...]) -> None:
     # Leaves and key paths are those that JAX gives any NamedTuple; unflattened faster, without the
     # Python function that is its `__new__`.
     keys = [jtu.GetAttrKey(label) for label in labels]
@@ -38,7 +64,6 @@ def layers_class(labels: tuple[str, ...]) -> type:
         tuple.__new__,
         lambda layers: (layers, cls),
     )
-    return cls
 
 
 def __getattr__(name: str) -> type:
