@@ -15,7 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import jax.tree_util as jtu
 
-from ..paths.tree import kind_of, values_of
+from ..paths.tree import level_of, values_of
 from ..structure.base import StructuralLayer
 from ..structure.labels import arranged, layers_tuple
 from ..surgery.relink import can_be_tied
@@ -214,8 +214,7 @@ def _address(numbers: Any) -> tuple[int, ...]:
 
 def _at(node: Any, address: tuple[int, ...]) -> Any:
     for i in address:
-        kind = kind_of(type(node))
-        children = () if kind is None or isinstance(node, Stored) else kind.level(node).children
+        children = () if isinstance(node, Stored) else level_of(node).children
         if i >= len(children):
             raise FormatError("a tie leads nowhere")
         node = children[i]

@@ -32,7 +32,7 @@ def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
 def _apply(node: Any, branch: dict[int, Any]) -> Any:
     edit = branch.pop(-1, None)
     if branch:
-        kind = kind_of(type(node))
+        kind = kind_of(node)
         assert kind is not None, "an address leads through a leaf"
         old = kind.level(node).children
         new = {i: _apply(old[i], below) for i, below in branch.items()}
@@ -77,7 +77,7 @@ def place(match: Match) -> tuple[int, ...]:
 
 
 def _rearrange(node: Any, changes: Mapping[int, Change], path: str, doing: str) -> Any:
-    kind = kind_of(type(node))
+    kind = kind_of(node)
     level = level_of(node)
     where = f"{type(node).__name__} at {path!r}" if path else f"the root, a {type(node).__name__},"
     if kind is None or kind.rearrange is None:

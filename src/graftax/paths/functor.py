@@ -82,7 +82,7 @@ def rebuild(node: Any, children: Mapping[Any, Any]) -> Any:
 
 
 def _rebuilt(node: Any, new: dict[Any, Any]) -> Any:
-    kind, level = kind_of(type(node)), level_of(node)
+    kind, level = kind_of(node), level_of(node)
     held, own = _held_and_own(level)
     if kind is not None and held is not None and own.keys() <= new.keys():
         # A field of a wrapper hides the child of that name inside, which stays as it is.

@@ -110,7 +110,7 @@ def walk(model: Any) -> Iterator[tuple[str, Any]]:
         path, node, shown = pending.pop()
         if shown:
             yield path, node
-        kind = kind_of(type(node))
+        kind = kind_of(node)
         if kind is None:
             continue
         level = kind.level(node)

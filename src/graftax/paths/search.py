@@ -43,7 +43,7 @@ def search(model: Any, pattern: Pattern | None, tests: Sequence[Test] = ()) -> l
         if not taken and accepts(state) and passes(node):
             found.append(Match(address, keys, node))
             taken = True
-        kind = kind_of(type(node))
+        kind = kind_of(node)
         if kind is None:
             continue
         level = kind.level(node)

@@ -1,18 +1,27 @@
 """One level of a pytree: the children of a node, and the node with other children.
 
-Everything that walks or edits a model stands on the three functions of `Kind`. The idea is that of
-Functors.jl (`children` and `rebuild`): the whole traversal algebra follows from the one-level pair.
+Everything that walks or edits a model stands on this pair. The idea is that of Functors.jl: the whole
+traversal algebra follows from it. Outside it is `children` and `rebuild` (`functor.py`), which speak of
+keys; inside it is `level_of` and `replaced`, which number the children, because a wrapper may have two
+under one key, and because a dict for each node would cost more than all the rest of a walk.
+
+A traversal that needs nothing but nodes is `nodes_of` or a recursion by `map_children`. Three are loops of
+their own, each for what it carries along: `walk` the path, `search` the states of a pattern, `edited` the
+branch of addresses that is left.
 """
 
 import copy
 import dataclasses
 import functools
+import types
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.tree_util as jtu
+import numpy as np
 
 
 class _Inner:
@@ -179,13 +188,17 @@ def _registered_replace(node: Any, new: Mapping[int, Any]) -> Any:
     return jtu.tree_unflatten(treedef, _with_items(children, new))
 
 
-_REGISTERED = Kind(_registered_level, _registered_replace, None)
+# A type that JAX may have been told of, or not: each node has to be asked.
+_UNKNOWN = Kind(_registered_level, _registered_replace, None)
+_LEAVES = (
+    *(bool, int, float, complex, str, bytes, type(None), type, np.ndarray, functools.partial),
+    *(types.FunctionType, types.BuiltinFunctionType, types.MethodType),
+)
 
 
 # The cache is what makes a walk cheap: most nodes of a model are of a handful of types.
 @functools.lru_cache(maxsize=4096)
-def kind_of(cls: type) -> Kind | None:
-    """How nodes of type `cls` are walked; None if they are leaves to JAX."""
+def _kind_of_type(cls: type) -> Kind | None:
     if hasattr(cls, "_gx_level"):
         return _own_kind(cls)
     if issubclass(cls, eqx.Module):
@@ -196,27 +209,35 @@ def kind_of(cls: type) -> Kind | None:
         return _NAMED_TUPLE
     if cls in (dict, OrderedDict, defaultdict):
         return DICT
-    if cls is not type(None) and jtu.default_registry.is_node(cls):
-        return _REGISTERED
-    return None
+    return None if cls in _LEAVES or issubclass(cls, jax.Array) else _UNKNOWN
+
+
+def kind_of(node: Any) -> Kind | None:
+    """How a node is taken apart and put together; None if it is a leaf to JAX."""
+    kind = _kind_of_type(type(node))
+    return None if kind is _UNKNOWN and jtu.all_leaves([node]) else kind
+
+
+# --- The pair that everything stands on, with the children by number ---
 
 
 def level_of(node: Any) -> Level:
     """The children of a node; none for a leaf."""
-    kind = kind_of(type(node))
+    kind = kind_of(node)
     return Level((), (), 0) if kind is None else kind.level(node)
 
 
-def any_type(tree: Any, holds: Callable[[type], bool]) -> bool:
-    """Whether something holds for the type of any node."""
-    nodes = [tree]
-    for node in nodes:
-        cls = type(node)
-        if holds(cls):
-            return True
-        if (kind := kind_of(cls)) is not None:
-            nodes.extend(kind.level(node).children)
-    return False
+def replaced(node: Any, new: Mapping[int, Any]) -> Any:
+    """The node with other children, by their numbers in its level; itself if there are none."""
+    kind = kind_of(node)
+    return node if kind is None or not new else kind.replace(node, new)
+
+
+def map_children(change: Callable[[Any], Any], node: Any) -> Any:
+    """The node with each of its children changed; itself if that changes none."""
+    children = level_of(node).children
+    pairs = ((i, child, change(child)) for i, child in enumerate(children) if child is not None)
+    return replaced(node, {i: new for i, child, new in pairs if new is not child})
 
 
 def nodes_of(tree: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
@@ -230,3 +251,8 @@ def nodes_of(tree: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
         yield address, node
         children = level_of(node).children
         pending.extend(((*address, i), children[i]) for i in reversed(range(len(children))))
+
+
+def any_type(tree: Any, holds: Callable[[type], bool]) -> bool:
+    """Whether something holds for the type of any node."""
+    return any(holds(type(node)) for _, node in nodes_of(tree))

@@ -10,7 +10,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ..paths.tree import kind_of
+from ..paths.tree import kind_of, map_children
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +59,6 @@ def in_tree(change: Callable[[Any], Any], node: Any) -> Any:
     """The tree with `change` made to its leaves. What changes nothing is the same object."""
     # Our own nodes do this for themselves when their turn in the pickle comes.
     ours = hasattr(type(node), "_gx_level")
-    kind = None if ours or isinstance(node, functools.partial) else kind_of(type(node))
-    if kind is None:
+    if ours or isinstance(node, functools.partial) or kind_of(node) is None:
         return change(node)
-    changed = {}
-    for i, child in enumerate(kind.level(node).children):
-        if child is not None and (new := in_tree(change, child)) is not child:
-            changed[i] = new
-    return kind.replace(node, changed) if changed else node
+    return map_children(lambda child: in_tree(change, child), node)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..paths.tree import kind_of
+from ..paths.tree import map_children
 from .base import StructuralLayer
 from .chain import Chain
 from .fusion import PairwiseFusion, Repeat
@@ -45,14 +45,7 @@ def desugar(model: Any) -> Any:
 
     ```
     """
-    kind = kind_of(type(model))
-    if kind is None:
-        return model
-    changed = {}
-    for i, child in enumerate(kind.level(model).children):
-        if child is not None and (plain := desugar(child)) is not child:
-            changed[i] = plain
-    node: Any = kind.replace(model, changed) if changed else model
+    node: Any = map_children(desugar, model)
     base = standard_base(type(node)) if isinstance(node, StructuralLayer) else None
     if base is None or base is type(node):
         return node

@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 
 from ..paths.errors import did_you_mean, listed
-from ..paths.tree import INNER, kind_of, level_of, shallow_copy
+from ..paths.tree import INNER, level_of, replaced, shallow_copy
 from ..structure.base import StructuralLayer
 from ..structure.labels import as_layers
 
@@ -72,9 +72,7 @@ def _own_fields(node: Any) -> tuple[str, ...]:
 def _update_inner(node: Any, fields: dict[str, Any], own: tuple[str, ...]) -> Any:
     level = level_of(node)
     if level.keys and level.keys[0] is INNER:
-        kind = kind_of(type(node))
-        assert kind is not None
-        return kind.replace(node, {0: update(level.children[0], **fields)})
+        return replaced(node, {0: update(level.children[0], **fields)})
     name = next(iter(fields))
     raise AttributeError(
         f"{type(node).__name__} has no field {name!r}. Its fields are: {listed(own)}."
