@@ -2,6 +2,7 @@
 
 import functools
 import re
+import time
 
 import equinox as eqx
 import jax
@@ -107,9 +108,20 @@ def test_a_wrapper_is_not_taken_for_what_it_wraps():
 
 
 def test_the_error_names_the_nearest():
-    with pytest.raises(gx.FormatError, match=r"'common_named\.Blok'.*Did you mean"):
+    with pytest.raises(gx.FormatError, match=r"'common_named\.Blok'.*nearest: 'common_named.Block'"):
         Names([named.Block]).need("common_named.Blok", "a")
 
 
 def test_full_names_are_of_the_module_and_the_place_in_it():
     assert full_name(named.Outer.Inner) == "common_named.Outer.Inner"
+
+
+def test_names_of_any_length_and_number_take_no_time():
+    names = Names([named.Block, named.square])
+    start = time.process_time()
+    with pytest.raises(gx.FormatError) as caught:
+        names.need("x." * 1_000_000 + "Y", "a")
+    assert len(str(caught.value)) < 1000
+    for i in range(20_000):
+        assert "types=[...]" in names.unknown(f"some.module.Name{i}")
+    assert time.process_time() - start < 2

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..paths.errors import did_you_mean
+from ..paths.errors import nearest
 from ..structure.labels import layer_name
 from .errors import FormatError
 
@@ -214,7 +214,11 @@ class Names:
         """What a name stands for. Raises `FormatError`, which says what to give, if it is not known."""
         found = self.get(name)
         if found is None:
-            raise FormatError(f"it holds {what} {name!r}, which {self.unknown(name)}")
+            # Asked once: what is raised ends the reading. Names of anybody's may be long.
+            short = isinstance(name, str) and len(name) < 200
+            near = nearest(name, self._handed) if short else []
+            hint = f" (nearest: {near[0]!r})" if near else ""
+            raise FormatError(f"it holds {what} {name!r:.200}, which {self.unknown(name)}{hint}")
         return found
 
     def unknown(self, name: Any) -> str:
@@ -224,13 +228,12 @@ class Names:
         if alike:
             return (
                 f"is none of types=, which has {alike[0]!r}, of the same name from another module. If that "
-                f"is what was saved, say so: types={{{name!r}: {short}}}"
+                f"is what was saved, say so: types={{{name!r:.200}: {short:.200}}}"
             )
-        hint = did_you_mean(str(name), self._handed) if self._handed else ""
         return (
-            "is nothing public of Equinox, graftax, jax.nn or jax.numpy: give the object of this "
-            f"name in types=[...].{hint}"
-        ).rstrip(".")
+            "is nothing public of Equinox, graftax, jax.nn or jax.numpy: give the object of this name in "
+            "types=[...]"
+        )
 
 
 def _checked_name(thing: Any) -> str:
