@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import jax.tree_util as jtu
 
+from ..paths.fields import is_static
 from ..paths.tree import level_of, values_of
 from ..structure.base import StructuralLayer
 from ..structure.labels import arranged, layers_tuple
@@ -266,7 +267,7 @@ def _made(file: Reading, cls: Any, entry: Entry, fields: dict[str, Any]) -> Task
     declared = {field.name: field for field in dataclasses.fields(cls)}
     for name, value in entry["fields"].items():
         if name in declared:
-            static = bool(declared[name].metadata.get("static", False))
+            static = is_static(declared[name])
             (fields[name],) = yield file.all([value], now=static)
         else:
             file.warnings.append(

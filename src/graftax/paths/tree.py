@@ -11,7 +11,6 @@ branch of addresses that is left.
 """
 
 import copy
-import dataclasses
 import functools
 import types
 from collections import OrderedDict, defaultdict
@@ -22,6 +21,8 @@ import equinox as eqx
 import jax
 import jax.tree_util as jtu
 import numpy as np
+
+from .fields import dynamic_fields as dynamic_fields
 
 
 class _Inner:
@@ -67,16 +68,6 @@ def shallow_copy(module: Any, /, **fields: Any) -> Any:
     new = object.__new__(type(module))
     values_of(new).update(values_of(module), **fields)
     return new
-
-
-def _dynamic_fields(cls: Any, beside: str | None = None) -> tuple[str, ...]:
-    """The names of the fields of an Equinox module that are pytree children, but for `beside`."""
-    fields = [f.name for f in dataclasses.fields(cls) if not f.metadata.get("static", False)]
-    return tuple(name for name in fields if name != beside)
-
-
-# With a type of its own: a class of modules that cannot be hashed looks unhashable itself to pyright.
-dynamic_fields: Callable[..., tuple[str, ...]] = functools.lru_cache(maxsize=4096)(_dynamic_fields)
 
 
 def _module_kind(cls: type) -> Kind:

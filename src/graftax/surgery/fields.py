@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 
 from ..paths.errors import did_you_mean, listed
+from ..paths.fields import converter_of
 from ..paths.tree import INNER, level_of, replaced, shallow_copy
 from ..structure.base import StructuralLayer
 from ..structure.labels import as_layers
@@ -88,7 +89,7 @@ def _updated_module(node: Any, fields: dict[str, Any]) -> Any:
         labelled = {name: value for name, value in fields.items() if name in node.labels}
         fields = {name: value for name, value in fields.items() if name not in labelled}
         fields["layers"] = layers._replace(**labelled) if labelled else layers
-    converters = {f.name: f.metadata.get("converter") for f in dataclasses.fields(node)}
+    converters = {f.name: converter_of(f) for f in dataclasses.fields(node)}
     new = shallow_copy(
         node, **{k: convert(v) if (convert := converters[k]) else v for k, v in fields.items()}
     )
