@@ -4,6 +4,7 @@
 # The first of these that runs; another can be named: make test PYTHON=/path/to/python
 PYTHON  ?= $(firstword $(foreach p,python3.11 python3,$(if $(shell $(p) -c "print(1)" 2>/dev/null),$(p))) python3)
 WORKERS ?= 2
+MINUTES ?= 10
 ARGS    ?=
 
 VENV   := .venv
@@ -16,7 +17,7 @@ STAMPS := $(foreach extras,test dev docs examples bench,$(VENV)/.installed-$(ext
 HEALTHY := $(findstring [$(CURDIR)],$(shell cat $(HEALTH) 2>/dev/null))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-minilm test test-lowest live lint format typecheck bench docs clean FORCE
+.PHONY: help demo demo-minilm test test-lowest fuzz live lint format typecheck bench docs clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -42,6 +43,9 @@ test-lowest: .venv-lowest/.installed ## run the fast tests at the lowest version
 	@.venv-lowest/bin/python -m pip install --disable-pip-version-check uv
 	@.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct --editable ".[test]"
 	@touch $@
+
+fuzz: $(VENV)/.installed-test ## fuzz what reads files (MINUTES=10)
+	@$(PY) scripts/fuzz.py --minutes $(MINUTES)
 
 live: .venv-live/.installed ## compare with PyTorch itself, in an environment of its own
 	@.venv-live/bin/python -m pytest -q tests/live $(ARGS)

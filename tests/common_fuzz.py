@@ -24,9 +24,9 @@ from common_zoo import ZOO
 from graftax.cli import main
 from graftax.zoo.config import ConfigError
 
-SAVED = (
-    "chain nested skip tied lora partial convolutions wrappers quantized tree fusion mlp spectral".split()
-)
+SAVED = """
+    chain nested skip tied lora partial convolutions wrappers quantized tree fusion mlp spectral
+""".split()
 CONFIGS = ("bert/base", "gpt2/model", "llama/gqa", "vit/base", "resnet/model", "convnext/base")
 HOSTILE = (
     "os.system",

@@ -1,4 +1,4 @@
-"""While a hostile file is read: nothing is imported, run or opened outside, and little time and memory used.
+"""While a hostile file is read: nothing is imported, run or opened outside, and it costs little.
 
 Python tells its audit hooks whatever it is about to do. A hook cannot be taken away again, so there is one,
 and it looks only while a guard is up.
@@ -41,11 +41,7 @@ def _watch(event: str, arguments: tuple) -> None:
     if _folder is None:
         return
     if event == "open":
-        place = arguments[0]
-        inside = not isinstance(place, str | bytes) or os.path.realpath(
-            os.fsdecode(place)
-        ).startswith(_folder)
-        if inside and not _writes(arguments):
+        if _may_be_opened(arguments[0], _folder) and not _writes(arguments):
             return
     elif not event.startswith(_FORBIDDEN) or event in _ALLOWED or _is_harmless(event, arguments):
         return
@@ -54,22 +50,35 @@ def _watch(event: str, arguments: tuple) -> None:
     raise RuntimeError(_faults[-1])
 
 
+def _may_be_opened(place: object, folder: str) -> bool:
+    if not isinstance(place, str | bytes):
+        return True
+    path = os.path.realpath(os.fsdecode(place))
+    # JAX reads the source of what runs, for its tracebacks.
+    running = path.endswith(".py") and path in {
+        os.path.realpath(getattr(module, "__file__", None) or "") for module in sys.modules.values()
+    }
+    return path.startswith(folder) or running
+
+
 def _writes(arguments: tuple) -> bool:
     mode, flags = arguments[1:3]
     return bool(set(mode or "") & set("wax+")) or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
 
 
+# How `collections.namedtuple` makes `__new__`; how `inspect` reads the signature of a function of C, which
+# is no text of the file's.
+_HARMLESS_SOURCES = ("lambda _cls, ", "def foo(")
+
+
 def _is_harmless(event: str, arguments: tuple) -> bool:
-    """How `collections.namedtuple` makes `__new__`, and beartype its checks, which only tests have."""
     if event == "compile":
-        source, name = arguments
-        return str(name).startswith("<@beartype") or str(source).startswith(
-            ("lambda _cls, ", "b'lambda _cls, ")
-        )
+        source = arguments[0]
+        text = bytes(source).decode() if isinstance(source, bytes) else str(source)
+        return text.startswith(_HARMLESS_SOURCES)
     if event == "exec":
-        (code,) = arguments
-        names = {inner.co_name for inner in code.co_consts if hasattr(inner, "co_name")}
-        return code.co_filename.startswith("<@beartype") or names == {"<lambda>"}
+        inner = {code.co_name for code in arguments[0].co_consts if hasattr(code, "co_name")}
+        return inner == {"<lambda>"}
     return False
 
 

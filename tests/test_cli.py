@@ -1,5 +1,6 @@
 """The command lists what is in a file, and says in one line what is wrong with it."""
 
+import io
 import subprocess
 import sys
 
@@ -42,6 +43,15 @@ def test_a_saved_state_is_no_hindrance(tmp_path, capsys):
 def test_what_matches_nothing_or_is_malformed_is_said(file, capsys, patterns, message):
     assert main(["paths", file, *patterns]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_letters_that_a_terminal_lacks_are_no_hindrance(tmp_path, monkeypatch):
+    gx.save(tmp_path / "m", gx.Chain(größe=jax.nn.relu))
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert main(["paths", str(tmp_path / "m")]) == 0
+    out.seek(0)
+    assert r"gr\xf6\xdfe: relu" in out.read()
 
 
 def test_a_missing_file_is_said_without_a_traceback(tmp_path):

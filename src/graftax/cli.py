@@ -4,6 +4,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import TextIO
 
 from .files import FormatError, load
 from .paths import PatternError
@@ -30,18 +31,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Blocks of a type of their own are listed as the standard containers they are.
         with warnings.catch_warnings(action="ignore"):
-            print(_listing(options.file, options.patterns))
+            _say(_listing(options.file, options.patterns), sys.stdout)
     except (OSError, FormatError, NoMatchError, PatternError) as error:
-        print(f"graftax: {error}", file=sys.stderr)
+        _say(f"graftax: {error}", sys.stderr)
         return 2
     return 0
 
 
 def _listing(file: str, patterns: Sequence[str]) -> str:
-    loaded = load(file)
-    model = loaded[0] if isinstance(loaded, tuple) else loaded
-    selection = select(model, list(patterns) or "**")
+    selection = select(load(file), list(patterns) or "**")
     return f"{selection}\n{selection.size:,} parameters, {selection.nbytes:,} bytes"
+
+
+def _say(text: str, stream: TextIO) -> None:
+    """Print a text; letters that the stream does not have as their numbers."""
+    encoding = stream.encoding or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 if __name__ == "__main__":

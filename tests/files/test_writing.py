@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -16,8 +15,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import graftax as gx
+from common_soak import torn_reads
 from graftax.files import writing
-from graftax.files.tensors import TensorFile
 from graftax.files.writing import write_tensors
 
 ONE = {"a": np.arange(3, dtype=np.float32)}
@@ -194,7 +193,8 @@ def test_a_directory_that_is_missing_is_named(tmp_path):
 WRITER = """
     import sys, time
     import graftax as gx, jax.numpy as jnp
-    from graftax.files import writing
+    from common_soak import torn_reads
+from graftax.files import writing
 
     def stuck(array):
         print("writing", flush=True)
@@ -271,38 +271,6 @@ def test_files_of_others_are_not_taken_away(tmp_path):
 # --- Readers beside writers ---
 
 
-def torn_loads(directory, seconds, writers=2):
-    """(loads, torn loads) of a file that is saved again and again while it is read."""
-    file = directory / "model"
-    width, layers = 64, 24
-    gx.save(file, [jnp.full((width, width), -1.0)] * 1 + [jnp.full((width,), -1.0)] * layers)
-    stop = threading.Event()
-
-    def write(seed):
-        n = seed
-        while not stop.is_set():
-            n += writers
-            value = [np.full((width, width), n, np.float32)]
-            gx.save(file, value + [np.full((width,), n, np.float32) for _ in range(layers)])
-
-    threads = [threading.Thread(target=write, args=(i,)) for i in range(writers)]
-    for thread in threads:
-        thread.start()
-    loads, torn, end = 0, 0, time.monotonic() + seconds
-    try:
-        while time.monotonic() < end:
-            kinds = {float(np.ravel(leaf)[0]) for leaf in gx.load(file)}
-            with TensorFile(file) as tensors:
-                again = {float(np.ravel(tensors[name])[0]) for name in tensors}
-            loads, torn = loads + 2, torn + (len(kinds) > 1) + (len(again) > 1)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert os.listdir(directory) == ["model"]
-    return loads, torn
-
-
 def test_a_reader_beside_writers_sees_one_save_or_the_other(tmp_path):
-    loads, torn = torn_loads(tmp_path, seconds=2.0)
-    assert loads > 10 and torn == 0
+    reads, torn = torn_reads(tmp_path, seconds=2.0)
+    assert reads > 10 and torn == 0

@@ -1,6 +1,7 @@
 """The words at the end of an error: the nearest right answer, and lists that stay short."""
 
 import pickle
+import time
 
 import pytest
 
@@ -12,6 +13,14 @@ def test_the_nearest_comes_first_and_each_word_once():
     assert nearest("botleneck", words) == ["bottleneck", "bottle"]
     assert nearest("xyz", words) == []
     assert len(nearest("norm", [f"norm{i}" for i in range(9)])) == 3
+
+
+def test_long_words_and_many_are_not_compared_for_ever():
+    began = time.process_time()
+    assert nearest("x" * 100_000, ["x" * 100_001]) == []
+    assert nearest("stem", ["y" * 1_000_000, "stemm"]) == ["stemm"]
+    assert nearest("stem", ["stemm", *(f"layer{i}" for i in range(1_000_000))]) == ["stemm"]
+    assert time.process_time() - began < 2
 
 
 def test_a_hint_is_a_sentence_or_nothing():

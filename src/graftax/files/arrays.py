@@ -1,5 +1,6 @@
 """One array of a model, and the entry that says how its bytes lie in the file."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ def _check_numpy(array: Any) -> None:
             f"is a {type(array).__name__}, of which a file would hold only the values. Save "
             "numpy.asarray(it), and what makes it special beside it"
         )
-    dtype = _dtype_of_name(array.dtype.name)
+    dtype = dtype_of_name(array.dtype.name)
     # Of dates, text and structures the name says too little.
     if dtype is None or dtype != array.dtype.newbyteorder("="):
         raise Unstorable(
@@ -67,8 +68,11 @@ def _check_numpy(array: Any) -> None:
         )
 
 
-def _dtype_of_name(name: Any) -> np.dtype | None:
+def dtype_of_name(name: Any) -> np.dtype | None:
     """The dtype of a name, if it is one of numbers or booleans."""
+    # Of other texts, NumPy would make dtypes of several parts, and parse them as Python for it.
+    if not isinstance(name, str) or not re.fullmatch(r"[<>|=]?[A-Za-z]\w*", name):
+        return None
     try:
         dtype = jnp.dtype(name)
     except TypeError:
@@ -81,7 +85,7 @@ def dtype_name(dtype: np.dtype) -> str:
     """The text that `jnp.dtype` makes this dtype of. Raises `Unstorable` if there is none."""
     # The name says nothing of the order of bytes, and the other one nothing of JAX's own dtypes.
     for name in (dtype.name, dtype.str):
-        if (found := _dtype_of_name(name)) is not None and found == dtype:
+        if (found := dtype_of_name(name)) is not None and found == dtype:
             return name
     raise Unstorable(f"is the dtype {dtype}. A file holds those of numbers and booleans")
 
@@ -122,7 +126,7 @@ def materialised(entry: Entry, tensors: TensorFile) -> Any:
     """The array that an entry stands for: `described` and `raw` undone."""
     found = tensors[entry["array"]]
     if "shape" in entry:
-        dtype = _dtype_of_name(entry["dtype"])
+        dtype = dtype_of_name(entry["dtype"])
         if dtype is None:
             raise FormatError(f"{entry['array']!r} is of no dtype of numbers: {entry['dtype']!r}")
         found = found.reshape(-1).view(dtype).reshape(entry["shape"])

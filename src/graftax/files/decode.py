@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import jax.tree_util as jtu
 
 from ..paths.fields import is_static
@@ -22,7 +21,7 @@ from ..structure.labels import arranged, layers_tuple
 from ..surgery.relink import can_be_tied
 from ..surgery.state import TAKEN, is_index_type, new_index
 from ..surgery.tied import Tied
-from .arrays import Stored
+from .arrays import Stored, dtype_of_name
 from .checks import MOST_TIES, fault
 from .deep import Task, run
 from .errors import FormatError
@@ -130,7 +129,9 @@ def _(file: Reading, entry: Entry) -> Any:
 
 @KINDS.register("dtype")
 def _(file: Reading, entry: Entry) -> Any:
-    return jnp.dtype(entry["dtype"])
+    if (found := dtype_of_name(entry["dtype"])) is None:
+        raise FormatError(f"{entry['dtype']!r} is no dtype of numbers")
+    return found
 
 
 @KINDS.register("enum", may="member flags")

@@ -46,8 +46,6 @@ class Report:
 _POOL, _FINALISTS = 200, 12
 # How many names get a hint. Of more, the first tell the cause, and each takes a millisecond.
 _HINTED = 300
-# No name that was written by hand is longer, and to compare longer ones takes time.
-_LONGEST = 200
 
 
 class _Nearest:
@@ -66,7 +64,7 @@ class _Nearest:
 
     def hint(self, form: str, name: str, number: int) -> str:
         """The text that names the nearest one, for the name of this number; empty if none is near."""
-        if number >= _HINTED or len(name) > _LONGEST:
+        if number >= _HINTED:
             return ""
         parts = set(name.split("."))
         pool: set[int] = set()
@@ -75,8 +73,7 @@ class _Nearest:
             if len(pool) < _POOL:
                 pool.update(having[: _POOL - len(pool)])
         ranked = sorted(pool or range(len(self._names))[:_POOL], key=lambda i: self._rank(i, parts))
-        finalists = [self._names[i] for i in ranked[: _FINALISTS if pool else _POOL]]
-        found = nearest(name, [each for each in finalists if len(each) <= _LONGEST])
+        found = nearest(name, [self._names[i] for i in ranked[: _FINALISTS if pool else _POOL]])
         return form.format(found[0]) if found else ""
 
     def _rank(self, i: int, parts: set[str]) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Errors about paths, and the nearest right answer that each of them names."""
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -30,9 +31,17 @@ class LabelError(KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+# To compare two words takes as long as the product of their lengths. What was mistyped is shorter, and
+# among fewer.
+_LONGEST, _MOST = 200, 2000
+
+
 def nearest(word: str, words: Iterable[str]) -> list[str]:
-    """Up to three of `words` that look like `word`, the nearest first."""
-    return difflib.get_close_matches(word, list(dict.fromkeys(words)), n=3, cutoff=0.6)
+    """Up to three of `words` that look like `word`, the nearest first; none for very long ones."""
+    if len(word) > _LONGEST:
+        return []
+    short = (each for each in dict.fromkeys(words) if len(each) <= _LONGEST)
+    return difflib.get_close_matches(word, list(itertools.islice(short, _MOST)), n=3, cutoff=0.6)
 
 
 def did_you_mean(word: str, words: Iterable[str]) -> str:
