@@ -32,9 +32,10 @@ def _reads(file: Path) -> Iterator[list]:
     directory = file.parent
     while True:
         yield gx.load(file)
-        yield gx.load_weights(
-            {str(i): leaf for i, leaf in enumerate(blank)}, file, {"{i}": "[{i}]"}
+        named = gx.load_weights(
+            {f"a{i}": leaf for i, leaf in enumerate(blank)}, file, {"a{i}": "{i}"}
         )
+        yield list(named.values())
         yield [gx.load(file, where="[1]")]
         yield jax.tree.leaves(gx.load_weights(blank, directory))
 

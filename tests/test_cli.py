@@ -51,7 +51,7 @@ def test_letters_that_a_terminal_lacks_are_no_hindrance(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", out)
     assert main(["paths", str(tmp_path / "m")]) == 0
     out.seek(0)
-    assert r"gr\xf6\xdfe: relu" in out.read()
+    assert r"gr\xf6\xdfe: " in out.read()
 
 
 def test_a_missing_file_is_said_without_a_traceback(tmp_path):

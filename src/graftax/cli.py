@@ -4,7 +4,6 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import TextIO
 
 from .files import FormatError, load
 from .paths import PatternError
@@ -31,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Blocks of a type of their own are listed as the standard containers they are.
         with warnings.catch_warnings(action="ignore"):
-            _say(_listing(options.file, options.patterns), sys.stdout)
+            _say(_listing(options.file, options.patterns))
     except (OSError, FormatError, NoMatchError, PatternError) as error:
-        _say(f"graftax: {error}", sys.stderr)
+        _say(f"graftax: {error}", error=True)
         return 2
     return 0
 
@@ -43,8 +42,9 @@ def _listing(file: str, patterns: Sequence[str]) -> str:
     return f"{selection}\n{selection.size:,} parameters, {selection.nbytes:,} bytes"
 
 
-def _say(text: str, stream: TextIO) -> None:
-    """Print a text; letters that the stream does not have as their numbers."""
+def _say(text: str, error: bool = False) -> None:
+    """Print a text; letters that the terminal does not have as their numbers."""
+    stream = sys.stderr if error else sys.stdout
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
 

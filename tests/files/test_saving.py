@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -14,6 +15,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
+from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save_file
 
 import graftax as gx
@@ -40,12 +42,60 @@ def test_a_loaded_model_is_the_saved_one(file, name):
         assert same_bits(loaded, MODELS[name])
 
 
-@pytest.mark.parametrize("name", ["batch norm", "spectral"])
-def test_state_is_saved_with_its_model(file, name):
+STATEFUL = ["batch norm", "spectral"]
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_load_gives_the_model_alone_and_make_with_state_separates_it(file, name):
+    model, state = eqx.nn.make_with_state(lambda: MODELS[name])()
+    state = jax.tree.map(lambda x: x + 1 if eqx.is_inexact_array(x) else x, state)
+    gx.save(file, model, state)
+    assert same_bits(gx.load(file), gx.with_state(model, state))
+    loaded, loaded_state = eqx.nn.make_with_state(gx.load)(file)
+    assert same_bits(loaded, model) and same_bits(loaded_state, state)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_model_is_saved_the_same_with_its_state_beside_it_or_inside(file, name):
     model, state = eqx.nn.make_with_state(lambda: MODELS[name])()
     gx.save(file, model, state)
-    loaded, loaded_state = gx.load(file)
-    assert same_bits(loaded, model) and same_bits(loaded_state, state)
+    beside = file.read_bytes()
+    gx.save(file, gx.with_state(model, state))
+    assert file.read_bytes() == beside
+    # Saving is not using: the state is as good as before.
+    gx.save(file, model, state)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_model_without_its_state_comes_back_without(file, name):
+    model, state = eqx.nn.make_with_state(lambda: MODELS[name])()
+    gx.save(file, model)
+    loaded = gx.load(file)
+    assert same_bits(loaded, model) and same_bits(
+        gx.with_state(loaded, state), gx.with_state(model, state)
+    )
+
+
+def test_the_state_of_another_model_is_refused(file):
+    norm = functools.partial(eqx.nn.BatchNorm, axis_name="batch", mode="batch")
+    model, state = eqx.nn.make_with_state(gx.Chain)(norm=norm(2))
+    other, other_state = eqx.nn.make_with_state(gx.Chain)(other=norm(2))
+    for wrong in ((model, other_state), (other, state)):
+        with pytest.raises(ValueError, match="state given"):
+            gx.save(file, *wrong)
+    assert not file.exists()
+
+
+def test_a_model_that_was_grafted_is_saved_with_its_extended_state(file):
+    norm = functools.partial(eqx.nn.BatchNorm, axis_name="batch", mode="batch")
+    model, state = eqx.nn.make_with_state(gx.Chain)(norm=norm(2))
+    grafted = gx.select(model, "norm").insert_after(again=norm(2))
+    with pytest.raises(ValueError, match="extend_state"):
+        gx.save(file, grafted, state)
+    gx.save(file, grafted, gx.extend_state(state, grafted))
+    loaded, loaded_state = eqx.nn.make_with_state(gx.load)(file)
+    assert loaded.labels == ("norm", "again")
+    assert len(loaded_state.get(loaded.again.batch_state_index)) == 2
 
 
 def test_running_statistics_go_on_where_they_stood(file):
@@ -57,11 +107,128 @@ def test_running_statistics_go_on_where_they_stood(file):
     x = jax.random.normal(jax.random.key(0), (8, 2))
     _, state = run(model, x, state)
     gx.save(file, model, state)
-    loaded, loaded_state = gx.load(file)
-    test = eqx.nn.inference_mode(loaded)
+    loaded, loaded_state = eqx.nn.make_with_state(gx.load)(file)
     expected = run(eqx.nn.inference_mode(model), x, state)[0]
-    assert (run(test, x, loaded_state)[0] == expected).all()
+    assert (run(eqx.nn.inference_mode(loaded), x, loaded_state)[0] == expected).all()
+    # Training goes on as well, step for step.
+    for _ in range(2):
+        (y, state), (z, loaded_state) = run(model, x, state), run(loaded, x, loaded_state)
+        assert (y == z).all() and same_bits(state, loaded_state)
 
+
+# --- One node of a model ---
+
+NET = gx.Chain(
+    stem=gx.Remat(linear(2, 3)),
+    encoder=gx.Chain([gx.Chain(query=gx.Vmap(linear(3, 3, i)), act=jnp.tanh) for i in range(3)]),
+    norm=eqx.nn.BatchNorm(3, axis_name="batch", mode="batch"),
+    lora=gx.LoRA(linear(3, 3, 7), rank=1, key=jax.random.key(0)),
+    # Words that the structure in the file has too.
+    entry=gx.Chain(array=linear(1, 1), fields=abs),
+    head=linear(2, 3, 9),
+)
+LARGE = gx.tie(
+    {
+        "net": NET,
+        "odd key, .": [np.arange(3), np.float32(2), 5, None, 2j],
+        "random": jax.random.key(1),
+    },
+    "net.stem.weight",
+    "net.head.weight",
+)
+CRITERIA = {
+    "label": "stem",
+    "path": "net.encoder.1.query",
+    "wrapped": "net.encoder[2].query.weight",
+    "tied source": "net.stem.weight",
+    "tied target": "net.head.weight",
+    "layer with a tied array": ".net.head",
+    "two places of a tie": ".net",
+    "root": "",
+    "key": "['odd key, .']",
+    "number in a list": "['odd key, .'][2]",
+    "regex": re.compile(r"net\.lora"),
+    "list of patterns": ["net.entry.array", "net.entry.array"],
+    "word of the format": ".net.entry.array.weight",
+    "in a state": "net.norm.batch_state_index.init[0]",
+    "type": eqx.nn.BatchNorm,
+    "wrapper type": gx.LoRA,
+    "types": (eqx.nn.BatchNorm, eqx.nn.RMSNorm),
+    "union": eqx.nn.BatchNorm | eqx.nn.RMSNorm,
+    "type of arrays": np.ndarray,
+    "type of scalars": np.generic,
+    "type of annotated arrays": Float[Array, "1 3"],
+    "type of numbers": complex,
+    "container": list,
+    "predicate on a layer": lambda node: getattr(node, "in_features", 0) == 1,
+    "predicate on arrays": lambda node: eqx.is_array(node) and node.shape == (1, 1),
+    "predicate on numbers": lambda node: isinstance(node, np.ndarray) and node.sum() == 3,
+    "predicate on what a layer holds": lambda node: (
+        type(node) is eqx.nn.Linear and eqx.is_array(node.weight) and node.weight.shape == (1, 1)
+    ),
+}
+NONE = {
+    "field of the format": "**.entry.array.entry",
+    "stored": "entry.dtype",
+    "array": "**.array.array",
+    "several": "weight",
+    "several types": eqx.nn.Linear,
+    "all arrays": jax.Array,
+    "nothing": lambda node: False,
+    "typo": "stemm",
+    "one of a list": ["stem", "stemm"],
+    "malformed": "net[",
+    "no criterion": 5,
+}
+
+
+@pytest.mark.parametrize("name", CRITERIA)
+def test_a_criterion_finds_in_the_file_what_it_finds_in_the_model(file, name):
+    gx.save(file, LARGE)
+    expected = gx.select(gx.load(file), CRITERIA[name]).one()
+    found = gx.load(file, where=CRITERIA[name])
+    assert type(found) is type(expected)
+    # A state that was never separated has a marker like no other.
+    found, expected = (eqx.nn.make_with_state(lambda n=n: n)() for n in (found, expected))
+    assert same_bits(found, expected)
+
+
+@pytest.mark.parametrize("name", NONE)
+def test_what_finds_no_single_node_in_the_model_finds_none_in_the_file(file, name):
+    gx.save(file, LARGE)
+    with pytest.raises((LookupError, TypeError, ValueError)) as expected:
+        gx.select(gx.load(file), NONE[name]).one()
+    with pytest.raises(type(expected.value)) as found:
+        gx.load(file, where=NONE[name])
+    assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("label", ["net.stem.weight", "net.stem.bias"]),
+        ("tied target", ["net.stem.weight"]),
+        ("layer with a tied array", ["net.stem.weight", "net.head.bias"]),
+        ("regex", [f"net.lora.{n}" for n in ("weight", "bias", "lora_a", "lora_b")]),
+        ("wrapper type", [f"net.lora.{n}" for n in ("weight", "bias", "lora_a", "lora_b")]),
+        ("number in a list", []),
+    ],
+)
+def test_only_the_arrays_of_the_node_are_read(file, monkeypatch, name, names):
+    gx.save(file, LARGE)
+    read = []
+
+    class Watched(TensorFile):
+        def __getitem__(self, name):
+            read.append(name)
+            return super().__getitem__(name)
+
+    monkeypatch.setattr("graftax.files.saving.TensorFile", Watched)
+    gx.load(file, where=CRITERIA[name])
+    assert sorted(read) == sorted(names)
+
+
+# --- Leaves ---
 
 DTYPES = (
     "bool int8 int16 int32 uint8 uint16 uint32 float16 bfloat16 float32 complex64 int4 uint4 "

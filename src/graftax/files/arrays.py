@@ -1,8 +1,9 @@
 """One array of a model, and the entry that says how its bytes lie in the file."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,9 @@ STORABLE = frozenset(DTYPES.values())
 _WEAK = frozenset(("int32", "int64", "float32", "float64", "complex64", "complex128"))
 
 
-class Stored(NamedTuple):
-    """An array that is still in the file: what its JSON says of it."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stored:
+    """An array that is still in the file: what its JSON says of it. A leaf, as the array will be."""
 
     entry: Entry
 

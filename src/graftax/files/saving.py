@@ -2,16 +2,17 @@
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Any
 
 import equinox as eqx
+from jaxtyping import PyTree
 
-from ..paths.path import join
 from ..surgery.selecting import select
-from ..surgery.state import indices, marker_of, new_state
+from ..surgery.state import indices, marker_of, with_state, with_state_values
 from .bounded import parse_json
 from .decode import Decoder
 from .encode import Encoder
@@ -24,24 +25,27 @@ FORMAT = 1
 _HEADER = "graftax"
 
 
-def save(file: str | os.PathLike, model: Any, state: eqx.nn.State | None = None) -> None:
+def save(file: str | os.PathLike, model: PyTree, state: eqx.nn.State | None = None) -> None:
     """Write a model to one `.safetensors` file: `load(file)` is the model, bit for bit.
 
     The arrays are keyed by their path; any safetensors reader can read them. Arrays that stand in
     several places are stored once. The file is written beside its place and then moved there, so that
-    a crash leaves the old file whole.
+    a crash leaves the old file whole, and who reads it meanwhile sees one of the two.
 
     **Arguments:**
 
-    - `file`: where to write.
+    - `file`: where to write. What a link points at is replaced, and keeps its permissions; a directory,
+        a device or a pipe is not replaced.
     - `model`: any pytree of Equinox's and graftax's layers, plain containers, arrays and public
         functions.
-    - `state`: its `eqx.nn.State`, if it has one.
+    - `state`: its `eqx.nn.State`, if it was separated from one. Its values are saved in the model, as by
+        `graftax.with_state`.
 
     **Raises:**
 
     - `UnsavableError`: what could not be loaded as it was: a lambda, a wrapped function, a local class, an
         array that is deleted or traced, an object that is no part of a model; names its path.
+    - `ValueError`: the state is not that of this model.
     - `OSError`: the file cannot be written.
 
     **Example:**
@@ -56,25 +60,13 @@ def save(file: str | os.PathLike, model: Any, state: eqx.nn.State | None = None)
     ```
     """
     encoder = Encoder()
-    header: dict[str, Any] = {
+    header = {
         "format": FORMAT,
         "graftax": version("graftax"),
         "equinox": version("equinox"),
-        "model": encoder.encode(model, ""),
+        "model": encoder.encode(model if state is None else with_state(model, state), ""),
     }
-    if state is not None:
-        header["state"] = _encoded_state(encoder, model, state)
     write_tensors(file, encoder.arrays, {_HEADER: json.dumps(header)})
-
-
-def _encoded_state(encoder: Encoder, model: Any, state: eqx.nn.State) -> list[list[Any]]:
-    encoded = {}
-    for match in indices(model):
-        marker = encoder.markers[marker_of(match.node)]
-        # Called as in a model that still holds its state: `load_weights` then knows it by name.
-        place = join(encoder.places[marker], "init")
-        encoded.setdefault(marker, encoder.encode(state.get(match.node), place))
-    return [[marker, value] for marker, value in encoded.items()]
 
 
 def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) -> Any:
@@ -82,24 +74,28 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
 
     Only what a name can safely mean is looked up: layers of Equinox and graftax, functions of `jax.nn`
     and `jax.numpy`, and the `types` handed over. An unknown subclass of a container comes back as its
-    standard base, with a warning.
+    standard base, with a warning. The file is opened once: what is saved there meanwhile is not seen.
 
     **Arguments:**
 
     - `file`: what `save` wrote.
     - `types`: further classes and functions that the file may name, by their full names (`types_of(model)`
         lists them); or a mapping from the name in the file to what it is here.
-    - `where`: a criterion, as in `graftax.select`, that picks one node: only that is read.
+    - `where`: a criterion, as in `graftax.select`, that picks one node of the model: `load(file,
+        where=p)` is `select(load(file), p).one()`. By a pattern or the type of a layer, that node alone
+        is read; a predicate, or a type of arrays, is asked about arrays, so all are read.
 
     **Returns:**
 
-    The model; with a saved state, the pair `(model, state)`. With `where`, the one node.
+    The model alone, with running statistics inside; `eqx.nn.make_with_state(graftax.load)(file)` is
+    `(model, state)`. With `where`, the one node.
 
     **Raises:**
 
-    - `FileNotFoundError`: there is no such file.
+    - `FileNotFoundError`: there is no such file; `OSError`: it cannot be read.
     - `FormatError`: it is damaged, hostile, of a newer format, or names what is not known here.
     - `TypeError`, `ValueError`: something in `types` has no name, or goes by the name of something else.
+    - With `where`, what `graftax.select(model, where).one()` raises.
 
     **Example:**
 
@@ -112,19 +108,40 @@ def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) 
 
     ```
     """
+    lazy = where is not None and _asks_for_paths(where)
     with TensorFile(file) as tensors:
         header = _header(tensors)
-        decoder = Decoder(Names(types), tensors, lazy=where is not None)
-        skeleton = _guarded(file, lambda: decoder.decode(header["model"]))
+        decoder = Decoder(Names(types), tensors, lazy)
+        model = _guarded(file, lambda: _decoded(decoder, header))
         for warning in dict.fromkeys(decoder.warnings):
             warnings.warn(warning, stacklevel=2)
-        if where is not None:
-            node = select(skeleton, where).one()
+        if lazy:
+            node = select(model, where).one()
             return _guarded(file, lambda: decoder.filled(node))
-        if "state" not in header:
-            return skeleton
-        pairs = _guarded(file, lambda: [(text, decoder.decode(v)) for text, v in header["state"]])
-        return skeleton, _guarded(file, lambda: new_state(pairs))
+    return model if where is None else select(model, where).one()
+
+
+def _asks_for_paths(where: Any) -> bool:
+    """Whether a criterion can be answered before the arrays are read."""
+    each = where if isinstance(where, list | tuple) else [where]
+    return all(
+        isinstance(one, str | re.Pattern) or (isinstance(one, type) and issubclass(one, eqx.Module))
+        for one in each
+    )
+
+
+def _decoded(decoder: Decoder, header: dict[str, Any]) -> Any:
+    """The model that the header describes."""
+    model = decoder.decode(header["model"])
+    # Until values of a state were saved in the model, they stood beside it.
+    beside = {marker: decoder.decode(value) for marker, value in header.get("state", ())}
+    if not beside:
+        return model
+    found = [match.node for match in indices(model)]
+    values = [(index, beside[marker_of(index)]) for index in found if marker_of(index) in beside]
+    if len({marker_of(index) for index, _ in values}) != len(beside):
+        raise FormatError("its state holds values that no layer of the model takes")
+    return with_state_values(model, values, None)[0]
 
 
 def _header(tensors: TensorFile) -> dict[str, Any]:

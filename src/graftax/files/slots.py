@@ -12,7 +12,7 @@ from ..paths.edit import at, edited
 from ..paths.path import join, render
 from ..paths.search import Match, search_all
 from ..surgery.state import StateValues, indices, value_of
-from ..surgery.statistics import state_values, statistics_index
+from ..surgery.statistics import check_count, state_values, statistics_index
 from .layouts import AS_IT_IS, Conversion, layer_conversion, split_part, transposed
 from .rename import Layout, Rename
 from .source import Source
@@ -99,8 +99,8 @@ class Statistics(NamedTuple):
     """Arrays of a state that belong together: all of them are loaded, or none."""
 
     slots: list[Slot]
-    besides: tuple[str, ...]
-    """Names that may be there too, and say nothing new."""
+    optional: list[Slot]
+    """What not every checkpoint has; it comes after the others."""
     values: Callable[[list[Any]], StateValues]
 
 
@@ -132,19 +132,29 @@ def _own_state(match: Match, rename: Rename, state: eqx.nn.State | None) -> Stat
         edits = {slot.address: lambda _, x=x: x for slot, x in zip(slots, new, strict=True)}
         return [(match.node, edited(value, edits))]
 
-    return Statistics(slots, (), values)
+    return Statistics(slots, [], values)
 
 
 def _batch_norm(match: Match, rename: Rename, state: eqx.nn.State | None) -> Statistics:
     layer = match.node
-    mean, variance, count = batch_norm_names(match, rename)
-    leaves = value_of(statistics_index(layer), state)
-    slots = [
-        Slot(join(match.path, field), (), leaf, name)
-        for field, leaf, name in zip(_FIELDS, leaves, (mean, variance), strict=False)
+    leaves = (*value_of(statistics_index(layer), state), np.zeros((), np.int64))
+    conversions = (AS_IT_IS, AS_IT_IS, _COUNT)
+    mean, variance, count = [
+        Slot(join(match.path, field), (), leaf, name, None, conversion)
+        for field, leaf, name, conversion in zip(
+            _FIELDS, leaves, batch_norm_names(match, rename), conversions, strict=True
+        )
     ]
-    return Statistics(slots, (count,), lambda new: state_values(layer, *new))
+    return Statistics([mean, variance], [count], lambda new: state_values(layer, *new))
 
+
+def _counted(array: np.ndarray) -> np.ndarray:
+    for count in array.ravel():
+        check_count(count)
+    return array
+
+
+_COUNT = Conversion(_counted, lambda array: array)
 
 _FIELDS = ("running_mean", "running_var", "num_batches_tracked")
 

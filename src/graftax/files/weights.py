@@ -153,8 +153,8 @@ class _Loading:
         """What the state becomes by what the source has of it."""
         values: StateValues = []
         for each in statistics:
-            self._used |= set(each.besides) & set(self._source)
-            new = [self._group_value([slot]) for slot in each.slots]
+            there = [slot for slot in each.optional if slot.name in self._source]
+            new = [self._group_value([slot]) for slot in (*each.slots, *there)]
             if not any(value is None for value in new):
                 values += each.values(new)
         return values
@@ -193,7 +193,8 @@ def export_weights(
 
     The tensors lie as PyTorch has them: fused and transposed where a `Layout` says so. A tied array is
     written once, under the name of its first place. The state of layers other than BatchNorm, for which
-    there are no names in common use, is left out.
+    there are no names in common use, is left out. BatchNorm's `num_batches_tracked` is the number that was
+    loaded, and what was trained since (0 in mode "ema", which does not count).
 
     **Arguments:**
 

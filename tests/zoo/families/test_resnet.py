@@ -97,7 +97,7 @@ def test_a_saved_model_loads_bit_for_bit_with_its_state(tmp_path):
     model, state = separated("resnet/basic")
     check_round_trip(tmp_path, model)
     gx.save(tmp_path / "with_state", model, state)
-    _, loaded = gx.load(tmp_path / "with_state")
+    _, loaded = eqx.nn.make_with_state(gx.load)(tmp_path / "with_state")
     for ours, theirs in zip(jax.tree.leaves(loaded), jax.tree.leaves(state), strict=True):
         assert ours.dtype == theirs.dtype and (ours == theirs).all()
 
