@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import graftax as gx
-from common_zoo import check_round_trip, fixture, separated
+from common_zoo import check_round_trip, fixture, same_bits, separated
 
 
 def parts(name: str) -> tuple[Any, eqx.nn.State | None]:
@@ -45,6 +45,15 @@ def run(name: str) -> Mapping[str, np.ndarray]:
 
     outputs = jax.jit(jax.vmap(all_of))(fixture(name).io["input.pixel_values"])
     return dict(zip(paths, map(np.asarray, outputs), strict=True))
+
+
+def check_export(tensors: Mapping[str, np.ndarray], stored: Mapping[str, np.ndarray]) -> None:
+    """What was exported is what was stored, bit for bit, counts of batches too where it had them."""
+    counts = {n for n in tensors if n.endswith("num_batches_tracked")}
+    if not counts & stored.keys():
+        assert all(tensors[n] == 0 for n in counts)
+        tensors = parameters(tensors)
+    same_bits(tensors, stored)
 
 
 def parameters(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -142,6 +142,102 @@ def test_statistics_go_into_the_state_or_the_model():
         np.testing.assert_allclose(model(x, state)[0], expected, rtol=1e-6)
 
 
+def published_norm(count, dtype=np.int64):
+    return {
+        "norm.weight": np.array([1.5, 2], np.float32),
+        "norm.bias": np.array([0.1, 0.2], np.float32),
+        "norm.running_mean": np.array([0.1, -2.7], np.float32),
+        "norm.running_var": np.array([4, 1e-7], np.float32),
+        "norm.num_batches_tracked": np.array(count, dtype),
+    }
+
+
+def norm_of(kind, **options):
+    return gx.Chain(norm=kind(2, axis_name="batch", momentum=0.9, **options))
+
+
+NORMS = {
+    "equinox": lambda: norm_of(eqx.nn.BatchNorm, mode="batch"),
+    "zoo": lambda: norm_of(gx.zoo.BatchNorm),
+}
+
+
+@pytest.mark.parametrize("kind", NORMS)
+@pytest.mark.parametrize("count", [0, 1, 7, 999_999, 1_000_000, 1_000_001, 2**30 - 1])
+@pytest.mark.parametrize("separated", [False, True])
+def test_statistics_of_pytorch_go_round_bit_for_bit(tmp_path, kind, count, separated):
+    file, published = tmp_path / "model.safetensors", published_norm(count)
+    model, state = NORMS[kind](), None
+    if separated:
+        model, state = eqx.nn.make_with_state(NORMS[kind])()
+        model, state = gx.load_weights(model, published, state=state)
+    else:
+        model = gx.load_weights(model, published)
+    # By way of a file of graftax's too.
+    gx.save(tmp_path / "saved", model, state)
+    for exported in ((model, state), (gx.load(tmp_path / "saved"), None)):
+        gx.export_weights(file, exported[0], state=exported[1])
+        stored = load_file(file)
+        assert stored.keys() == published.keys()
+        for name, array in published.items():
+            assert stored[name].dtype == array.dtype and stored[name].shape == array.shape
+            assert stored[name].tobytes() == array.tobytes(), name
+
+
+@pytest.mark.parametrize("kind", NORMS)
+def test_batches_that_are_trained_on_are_counted_from_what_was_loaded(tmp_path, kind):
+    file = tmp_path / "model.safetensors"
+    run = jax.vmap(
+        lambda m, x, s: m(x, s), axis_name="batch", in_axes=(None, 0, None), out_axes=(0, None)
+    )
+    x = jax.random.normal(jax.random.key(0), (8, 2))
+    model, state = eqx.nn.make_with_state(NORMS[kind])()
+    gx.export_weights(file, model, state=state)
+    assert load_file(file)["norm.num_batches_tracked"] == 0
+    for _ in range(2):
+        _, state = run(model, x, state)
+    gx.export_weights(file, model, state=state)
+    assert load_file(file)["norm.num_batches_tracked"] == 2
+    model, state = gx.load_weights(model, published_norm(7), state=state)
+    expected = published_norm(7)["norm.running_mean"]
+    for _ in range(3):
+        _, state = run(model, x, state)
+        expected = 0.9 * expected + 0.1 * np.asarray(x).mean(0)
+    gx.export_weights(file, model, state=state)
+    stored = load_file(file)
+    assert stored["norm.num_batches_tracked"] == 10
+    np.testing.assert_allclose(stored["norm.running_mean"], expected, rtol=1e-5)
+
+
+def test_a_checkpoint_older_than_the_count_loads_without_it(tmp_path):
+    published = published_norm(0)
+    del published["norm.num_batches_tracked"]
+    model = gx.load_weights(NORMS["equinox"](), published)
+    gx.export_weights(tmp_path / "model", model)
+    assert load_file(tmp_path / "model")["norm.num_batches_tracked"] == 0
+
+
+def test_in_mode_ema_nothing_counts(tmp_path):
+    model = gx.load_weights(norm_of(eqx.nn.BatchNorm, mode="ema"), published_norm(7))
+    gx.export_weights(tmp_path / "model", model)
+    stored, expected = load_file(tmp_path / "model"), published_norm(0)
+    assert all(stored[name].tobytes() == array.tobytes() for name, array in expected.items())
+
+
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (np.array(-1), r"num_batches_tracked: counts -1 batches"),
+        (np.array(2**30), r"counts 1073741824 batches, where 0 to"),
+        (np.array([1, 2]), r"has shape \(\), the checkpoint \(2,\)"),
+        (np.array(7.0), r"has dtype int64, the checkpoint float64"),
+    ],
+)
+def test_a_count_that_cannot_be_kept_is_refused(count, message):
+    with pytest.raises(gx.WeightsError, match=message):
+        gx.load_weights(NORMS["equinox"](), published_norm(0) | {"norm.num_batches_tracked": count})
+
+
 LABELS = st.lists(
     st.sampled_from(["stem", "up", "down", "query", "norm1", "head", "conv2"]),
     min_size=1,

@@ -8,9 +8,9 @@ import numpy as np
 
 from .state import StateValues, value_of
 
-# Equinox starts its running statistics from zeros, and divides what it holds by `1 - momentum ** count` when
-# it reads it. PyTorch does not, so for statistics of PyTorch's the count starts here: what is divided by is 1
-# then, and what is above is PyTorch's own count.
+# Equinox starts its running statistics from zeros, and divides what it holds by `1 - momentum ** count`
+# when it reads it. PyTorch does not, so for statistics of PyTorch's the count starts here: what is divided
+# by is 1 then, and what is above is PyTorch's own count.
 _FROM_PYTORCH = 2**30
 
 

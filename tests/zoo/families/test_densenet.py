@@ -8,9 +8,9 @@ import pytest
 import graftax as gx
 from common_images import (
     call,
+    check_export,
     check_state_round_trip,
     count_parameters,
-    parameters,
     parts,
     run,
 )
@@ -22,7 +22,6 @@ from common_zoo import (
     fixture,
     labels,
     published,
-    same_bits,
 )
 from graftax.zoo import ConfigError, dense_layer, densenet, from_pretrained
 from graftax.zoo.families.densenet import DEPTHS
@@ -51,7 +50,7 @@ def test_an_export_has_the_names_and_bytes_of_the_checkpoint(name, tmp_path):
     model, state = parts(name)
     tensors = exported(tmp_path, model, fixture(name).recipe, state=state)
     stored = fixture(name).stored
-    same_bits(parameters(tensors), parameters(stored))
+    check_export(tensors, stored)
     if name != "densenet/published":
         assert sorted(tensors) == sorted(stored)
 

@@ -11,9 +11,9 @@ import pytest
 import graftax as gx
 from common_images import (
     call,
+    check_export,
     check_state_round_trip,
     count_parameters,
-    parameters,
     parts,
     run,
 )
@@ -26,7 +26,6 @@ from common_zoo import (
     fixture,
     labels,
     published,
-    same_bits,
 )
 from graftax.zoo import ConfigError, from_pretrained, googlenet, inception_block
 
@@ -59,7 +58,7 @@ def test_an_export_has_the_names_and_bytes_of_the_checkpoint(name, tmp_path):
     model, state = parts(name)
     tensors = exported(tmp_path, model, fixture(name).recipe, state=state)
     stored = {n: a for n, a in fixture(name).stored.items() if not n.startswith("aux")}
-    same_bits(parameters(tensors), parameters(stored))
+    check_export(tensors, stored)
     assert sorted(tensors) == sorted(stored)
 
 
