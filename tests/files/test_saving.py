@@ -228,6 +228,23 @@ def test_only_the_arrays_of_the_node_are_read(file, monkeypatch, name, names):
     assert sorted(read) == sorted(names)
 
 
+# --- What is no tree ---
+
+
+def test_a_dict_that_jax_cannot_sort_is_refused_by_its_path_and_in_a_file(file):
+    with pytest.raises(gx.UnsavableError, match=r"one kind: see 'a\.1'"):
+        gx.save(file, {"a": [0, {1: jnp.ones(1), "b": 2}]})
+    assert not file.exists()
+    gx.save(file, {"a": [0, {"c": jnp.ones(1), "b": 2}]})
+    header = _header(file)
+    text = json.dumps(header).replace('["c"', "[1")
+    assert text != json.dumps(header)
+    save_file(load_file(file), file, {"graftax": text})
+    for where in (None, "a", lambda node: isinstance(node, list)):
+        with pytest.raises(gx.FormatError, match=r"model\.safetensors' cannot be loaded"):
+            gx.load(file, where=where)
+
+
 # --- Leaves ---
 
 DTYPES = (

@@ -9,14 +9,17 @@ from importlib.metadata import version
 from typing import Any
 
 import equinox as eqx
+import jax
 from jaxtyping import PyTree
 
+from ..paths.errors import listed
+from ..paths.path import walk
 from ..surgery.selecting import select
 from ..surgery.state import indices, marker_of, with_state, with_state_values
 from .bounded import parse_json
 from .decode import Decoder
 from .encode import Encoder
-from .errors import FormatError
+from .errors import FormatError, UnsavableError
 from .names import Names
 from .tensors import TensorFile
 from .writing import write_tensors
@@ -66,7 +69,29 @@ def save(file: str | os.PathLike, model: PyTree, state: eqx.nn.State | None = No
         "equinox": version("equinox"),
         "model": encoder.encode(model if state is None else with_state(model, state), ""),
     }
+    _check_tree(model)
     write_tensors(file, encoder.arrays, {_HEADER: json.dumps(header)})
+
+
+def _check_tree(model: PyTree) -> None:
+    """Raise `UnsavableError` for what JAX cannot take apart, and so no function of JAX's could use."""
+    try:
+        jax.tree.structure(model)
+    except (ValueError, TypeError) as error:
+        unsorted = [repr(path) for path, node in walk(model) if _cannot_be_sorted(node)]
+        raise UnsavableError(
+            f"The model is no tree to JAX: {error} The keys of a dict must be of one kind: see "
+            f"{listed(unsorted)}."
+        ) from error
+
+
+def _cannot_be_sorted(node: Any) -> bool:
+    if type(node) is dict:
+        try:
+            sorted(node)
+        except TypeError:
+            return True
+    return False
 
 
 def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) -> Any:
@@ -135,13 +160,13 @@ def _decoded(decoder: Decoder, header: dict[str, Any]) -> Any:
     model = decoder.decode(header["model"])
     # Until values of a state were saved in the model, they stood beside it.
     beside = {marker: decoder.decode(value) for marker, value in header.get("state", ())}
-    if not beside:
-        return model
-    found = [match.node for match in indices(model)]
+    found = [match.node for match in indices(model)] if beside else []
     values = [(index, beside[marker_of(index)]) for index in found if marker_of(index) in beside]
     if len({marker_of(index) for index, _ in values}) != len(beside):
         raise FormatError("its state holds values that no layer of the model takes")
-    return with_state_values(model, values, None)[0]
+    model, _ = with_state_values(model, values, None)
+    jax.tree.structure(model)  # which raises an error for what is no tree
+    return model
 
 
 def _header(tensors: TensorFile) -> dict[str, Any]:
