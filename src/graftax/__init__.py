@@ -12,8 +12,12 @@ from .structure import (
     Vmap,
     Remat,
     Cast,
+    Residual,
+    Then,
     Wrapper,
     StructuralLayer,
+    Node,
+    Call,
     desugar,
 )
 
@@ -82,8 +86,12 @@ __all__ = [
     "Vmap",
     "Remat",
     "Cast",
+    "Residual",
+    "Then",
     "Wrapper",
     "StructuralLayer",
+    "Node",
+    "Call",
     "desugar",
     # Paths and patterns
     "walk",

@@ -167,17 +167,16 @@ def test_a_class_of_its_own_forward_pass_stays():
     class Backwards(gx.StructuralLayer):
         """Its children in the other order."""
 
-        def _forward(self, x, state, key, context):
-            for layer in reversed(self.layers):
-                x = layer(x)
-            return x, state
+        def forward(self, call, x):
+            for i in reversed(range(len(self))):
+                x = call(self[i], x, label=i)
+            return x
 
     class OwnForward(gx.Chain):
         """A chain of another forward pass."""
 
-        def _forward(self, x, state, key, context):
-            y, state = super()._forward(x, state, key, context)
-            return -y, state
+        def forward(self, call, x):
+            return -super().forward(call, x)
 
     model = gx.Chain(a=Backwards(double, increment), b=OwnForward(double))
     plain = gx.desugar(model)

@@ -91,9 +91,9 @@ def test_all_matches_are_edited_in_one_pass():
     rebuilt = []
 
     class Spied(gx.Chain):
-        def _gx_replace(self, new):
+        def tree_replace(self, new):
             rebuilt.append(sorted(new))
-            return super()._gx_replace(new)
+            return super().tree_replace(new)
 
     model = gx.Chain(Spied(*(Spied(jnp.sin, jnp.cos) for _ in range(3))), Spied(jnp.sin))
     gx.select(model, "0.**", lambda node: node is jnp.sin).set(jnp.tanh)

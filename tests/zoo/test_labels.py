@@ -37,10 +37,10 @@ class Recorder(gx.Wrapper):
         super().__init__(layer)
         self.seen, self.label = seen, label
 
-    def _run(self, x, state, key, context):
-        y, state = super()._run(x, state, key, context)
-        self.seen.append((self.label, x, y))
-        return y, state
+    def forward(self, call, *inputs):
+        y = super().forward(call, *inputs)
+        self.seen.append((self.label, inputs[0] if len(inputs) == 1 else inputs, y))
+        return y
 
 
 def documented_shapes():

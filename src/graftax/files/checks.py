@@ -18,7 +18,7 @@ from jaxtyping import AbstractArray
 
 from ..paths.tree import shallow_copy, values_of
 from ..structure.base import StructuralLayer
-from ..structure.wrappers import Wrapper
+from ..structure.wrapper import Wrapper
 
 # A class for each set of labels takes a quarter of a millisecond to make, whatever it weighs in a file.
 MOST_LABELS = 2000

@@ -20,7 +20,7 @@ from ..paths.path import join
 from ..structure.base import StructuralLayer
 from ..structure.labels import layers_class
 from ..structure.standard import standard_base
-from ..structure.wrappers import Wrapper
+from ..structure.wrapper import Wrapper
 from ..surgery.state import init_of, is_index, is_taken, marker_of
 from ..surgery.tied import Tied
 from .checks import MOST_LEVELS, MOST_TIES, fault, levels

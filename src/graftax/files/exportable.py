@@ -14,7 +14,7 @@ from ..operations.quantization import QuantizedLinear
 from ..paths.errors import listed
 from ..paths.search import search_all
 from ..paths.tree import INNER, level_of
-from ..structure.wrappers import Wrapper
+from ..structure.wrapper import Wrapper
 from .errors import UnsavableError
 
 

@@ -1,6 +1,5 @@
 """Low-rank adapters."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -8,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..structure.calling import call_layer
+from ..structure.call import Call
 from ..structure.labels import layer_name
-from ..structure.wrappers import Wrapper, unwrap
+from ..structure.wrapper import Wrapper, unwrap
 from ..surgery.fields import update
 from ..surgery.selecting import select
 from ..surgery.tied import edited_apart
@@ -77,14 +76,15 @@ class LoRA(Wrapper):
         """What the product of the two matrices is multiplied with."""
         return self.alpha / self.lora_a.shape[0]
 
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """What the layer gives with the changed weight."""
         if type(self.layer) is eqx.nn.Linear and "scalar" not in (
             self.layer.in_features,
             self.layer.out_features,
         ):
-            y, state = call_layer(self.layer, (x,), state, key, context)
-            return y + self.scale * (self.lora_b @ (self.lora_a @ x)), state
-        return call_layer(self.merged(), (x,), state, key, context)
+            (x,) = inputs
+            return call(self.layer, x) + self.scale * (self.lora_b @ (self.lora_a @ x))
+        return call(self.merged(), *inputs)
 
     def merged(self) -> Any:
         """The layer with the change added to its weight: the same function without the adapter."""

@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
-from ..structure.base import StructuralLayer
 from .path import render
 from .search import Match
-from .tree import INNER, kind_of, level_of
+from .tree import INNER, Kind, TreeNode, kind_of, level_of
 
 Edit = Callable[[Any], Any]
 Items = list[tuple[Hashable, Any]]
@@ -26,19 +25,34 @@ def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
         for i in address:
             branch = branch.setdefault(i, {})
         branch[-1] = edit
-    return _apply(model, root)
+    return _apply(model, root, ())
 
 
-def _apply(node: Any, branch: dict[int, Any]) -> Any:
+def _apply(node: Any, branch: dict[int, Any], keys: tuple[Hashable, ...]) -> Any:
     edit = branch.pop(-1, None)
     if branch:
         kind = kind_of(node)
         assert kind is not None, "an address leads through a leaf"
-        old = kind.level(node).children
-        new = {i: _apply(old[i], below) for i, below in branch.items()}
+        level = kind.level(node)
+        old = level.children
+        new = {i: _apply(old[i], below, (*keys, level.keys[i])) for i, below in branch.items()}
         changed = {i: child for i, child in new.items() if child is not old[i]}
-        node = kind.replace(node, changed) if changed else node
+        node = _replaced(kind, node, changed, keys) if changed else node
     return node if edit is None else edit(node)
+
+
+def _replaced(kind: Kind, node: Any, changed: Mapping[int, Any], keys: tuple[Hashable, ...]) -> Any:
+    try:
+        if isinstance(node, TreeNode):
+            type(node).tree_check(node, changed)
+        return kind.replace(node, changed)
+    except (ValueError, TypeError) as error:
+        raise type(error)(f"In {located(node, render(keys))}: {error}") from None
+
+
+def located(node: Any, path: str) -> str:
+    """A node by its type and its place, for a message."""
+    return f"{type(node).__name__} at {path!r}" if path else f"the root, a {type(node).__name__}"
 
 
 def at(model: Any, address: tuple[int, ...]) -> Any:
@@ -79,7 +93,8 @@ def place(match: Match) -> tuple[int, ...]:
 def _rearrange(node: Any, changes: Mapping[int, Change], path: str, doing: str) -> Any:
     kind = kind_of(node)
     level = level_of(node)
-    where = f"{type(node).__name__} at {path!r}" if path else f"the root, a {type(node).__name__},"
+    place = located(node, path)
+    where = place if path else f"{place},"
     if kind is None or kind.rearrange is None:
         field = level.keys[next(iter(changes))]
         raise ValueError(
@@ -88,32 +103,19 @@ def _rearrange(node: Any, changes: Mapping[int, Change], path: str, doing: str) 
         )
     items: Items = []
     for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
-        if i not in changes:
-            items.append((key, child))
-            continue
-        new = changes[i](key, child)
-        if isinstance(node, StructuralLayer):
-            is_field = i >= level.positions
-            if is_field and (new or not _is_optional(node, key)):
-                raise ValueError(
-                    f"{key!r} of {where} cannot be {doing}: it is no layer in an order."
-                )
-            _check_layers(node, [(label, layer) for label, layer in new if layer is not child])
+        new = changes[i](key, child) if i in changes else [(key, child)]
+        if i in changes and _is_field(node, key) and (new or not _is_optional(node, key)):
+            raise ValueError(f"{key!r} of {where} cannot be {doing}: it is no layer in an order.")
         items.extend(new)
     try:
         return kind.rearrange(node, items)
     except (ValueError, TypeError) as error:
-        raise type(error)(f"In {where.rstrip(',')}: {error}") from None
+        raise type(error)(f"In {place}: {error}") from None
+
+
+def _is_field(node: Any, name: Hashable) -> bool:
+    return dataclasses.is_dataclass(node) and any(f.name == name for f in dataclasses.fields(node))
 
 
 def _is_optional(node: Any, name: Hashable) -> bool:
     return any(f.name == name and f.default is None for f in dataclasses.fields(node))
-
-
-def _check_layers(node: Any, new: Items) -> None:
-    for label, layer in new:
-        if not callable(layer):
-            raise TypeError(
-                f"{'A layer' if label is None else f'Layer {label!r}'} of {type(node).__name__} must be "
-                f"callable; got {layer!r} of type {type(layer).__name__}."
-            )

@@ -10,12 +10,13 @@ their own, each for what it carries along: `walk` the path, `search` the states 
 branch of addresses that is left.
 """
 
+import abc
 import copy
 import functools
 import types
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,6 +24,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from .fields import dynamic_fields as dynamic_fields
+from .types import Self
 
 
 class _Inner:
@@ -82,10 +84,30 @@ def _module_kind(cls: type) -> Kind:
     return Kind(level, replace, None)
 
 
-def _own_kind(cls: Any) -> Kind:
+class TreeNode(abc.ABC):
+    """A node that says itself how it is taken apart and put together."""
+
+    @abc.abstractmethod
+    def tree_level(self) -> Level:
+        """Its children, in the order of `jax.tree.leaves`, with their labels. `INNER` shows in no path."""
+
+    @abc.abstractmethod
+    def tree_replace(self, new: Mapping[int, Any]) -> Self:
+        """The same node with other children, given by number."""
+
+    def tree_check(self, new: Mapping[int, Any]) -> None:
+        """Raise `TypeError` or `ValueError` for children that no edit may leave in it. None, by default."""
+        del new
+
+    # None, not a method, where the children are fixed.
+    tree_rearrange: ClassVar[Any] = None
+    """`(items) -> Self`: the node with these `(label, child)` pairs for children, in this order."""
+
+
+def _own_kind(cls: type[TreeNode]) -> Kind:
     # The functions of the class: a bound method of a module is a module to Equinox, and making one
     # flattens all that the node holds.
-    return Kind(cls._gx_level, cls._gx_replace, getattr(cls, "_gx_rearrange", None))
+    return Kind(cls.tree_level, cls.tree_replace, cls.tree_rearrange)
 
 
 def _with_items(items: Sequence[Any], new: Mapping[int, Any]) -> list[Any]:
@@ -190,7 +212,7 @@ _LEAVES = (
 # The cache is what makes a walk cheap: most nodes of a model are of a handful of types.
 @functools.lru_cache(maxsize=4096)
 def _kind_of_type(cls: type) -> Kind | None:
-    if hasattr(cls, "_gx_level"):
+    if issubclass(cls, TreeNode):
         return _own_kind(cls)
     if issubclass(cls, eqx.Module):
         return _module_kind(cls)

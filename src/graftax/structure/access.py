@@ -1,41 +1,10 @@
-"""Reaching into a container: positions, labels, slices of both; and the one method of surgery."""
+"""Reaching into a container: positions, labels, slices of both."""
 
 import operator
-from collections.abc import Callable, Sequence
-from types import MethodType
+from collections.abc import Sequence
 from typing import Any
 
 from ..paths.errors import LabelError, did_you_mean, listed
-from ..paths.tree import shallow_copy
-from .pickling import found, in_tree, named
-
-_getattribute = object.__getattribute__
-
-
-class Selectable:
-    """What every container and wrapper can do beyond being called."""
-
-    def __getattribute__(self, name: str) -> Any:
-        # What Equinox's gives, and all but bound methods in a third of the time.
-        value = _getattribute(self, name)
-        return super().__getattribute__(name) if type(value) is MethodType else value
-
-    def replace_where(self, where: Any, fn: Callable, key: Any = None) -> Any:
-        """`graftax.replace_where(self, where, fn, key)`: the model with what `where` picks replaced."""
-        # The one arrow that points up: users look for this method on the model, and structure must
-        # stand without surgery.
-        from ..surgery.selecting import replace_where
-
-        return replace_where(self, where, fn, key)
-
-    def __copy__(self) -> Any:
-        return shallow_copy(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: in_tree(named, value) for name, value in self.__dict__.items()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({name: in_tree(found, value) for name, value in state.items()})
 
 
 def items_of(container: Any) -> tuple[tuple[str | int, Any], ...]:

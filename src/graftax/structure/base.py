@@ -1,25 +1,27 @@
-"""The base of all containers: labels, access, and the call that every container shares."""
+"""The base of all containers: labels, access, and how paths and edits see their children."""
 
-import abc
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
-import equinox as eqx
 import wadler_lindig as wl
 
 from ..paths.errors import did_you_mean, listed
 from ..paths.tree import Level, dynamic_fields, shallow_copy, values_of
-from .access import Selectable, find_positions, items_of
-from .calling import (
-    check_context,
-    declared_by_any,
-    is_stateful,
-    overridden_call_keywords,
-    split_inputs,
-)
-from .labels import CLS, arranged, as_layers
+from ..paths.types import Self
+from .access import find_positions, items_of
+from .labels import arranged, as_layers, check_layer
+from .node import Node
 from .printing import layer_doc
-from .signature import is_binary
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # `Chain` alone stands for one of any layers: type checkers ask for no argument.
+    L = TypeVar("L", bound=tuple, default=tuple[Any, ...])
+else:
+    from typing import TypeVar
+
+    L = TypeVar("L", bound=tuple)
 
 
 def _field_children(container: Any) -> tuple[str, ...]:
@@ -27,26 +29,17 @@ def _field_children(container: Any) -> tuple[str, ...]:
     return tuple(name for name in names if values.get(name) is not None)
 
 
-class _StructuralMeta(type(eqx.Module)):
-    # Equinox's metaclass and `__new__` call their own first argument `cls`: a label goes round them.
-    def __call__(cls, /, *args: Any, **kwargs: Any) -> Any:
-        if "cls" in kwargs:
-            kwargs = {CLS if key == "cls" else key: value for key, value in kwargs.items()}
-        return super().__call__(*args, **kwargs)
-
-
-class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMeta):
+class StructuralLayer(Node, Generic[L]):
     """A layer made of labelled layers. The abstract base of `Chain`, `Parallel`, `SkipConnection`.
 
     `m.stem`, `m["stem"]` and `m[0]` are the same layer; slices keep the class and the labels.
 
-    A subclass says what it computes in `_forward`; all else (state, keys, context keywords, scopes,
-    notes on errors) is done here once. Subclassing a *concrete* container needs nothing at all.
+    A subclass says what it computes in `forward`. Subclassing a *concrete* container needs nothing at all.
 
     Source: `eqx.nn.Sequential`, Flux's `Chain`.
     """
 
-    layers: tuple
+    layers: L
 
     def __init__(self, /, *layers: Any, **labelled: Any):
         """**Arguments:**
@@ -61,53 +54,8 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
         """
         self.layers = as_layers(type(self), layers, labelled)
 
-    @abc.abstractmethod
-    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        """`(output, state)` for the input `x`."""
-
-    def __call__(self, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any) -> Any:
-        """**Arguments:**
-
-        - `inputs`: the input; several travel as one tuple. An `eqx.nn.State` may come last.
-        - `state`: the `eqx.nn.State` of the model, if any layer keeps one.
-        - `key`: a random key. Each child draws from its own, folded with its label or position; one
-            that is called again draws anew.
-        - `context`: any other keyword goes to each layer, at any depth, that declares it.
-
-        **Returns:**
-
-        The output; with `state`, the pair `(output, state)`.
-
-        **Raises:**
-
-        - `TypeError`: a keyword that no layer declares, or no input.
-        - Whatever a layer raises, with one note that says where, which layer and which shapes.
-        """
-        x, state = split_inputs(type(self).__name__, inputs, state)
-        check_context(self, context)
-        # By way of the class, here and elsewhere: a bound method of a module is a module to Equinox, and
-        # making one flattens all that the layer holds.
-        y, new_state = type(self)._forward(self, x, state, key, context)
-        return y if state is None else (y, new_state)
-
-    def is_stateful(self) -> bool:
-        """Whether any layer, at any depth, keeps an Equinox state."""
-        return any(is_stateful(layer) for layer, _ in type(self)._gx_calls(self))
-
-    def _gx_calls(self) -> Iterator[tuple[Any, int]]:
-        """Every layer this container calls, those in fields (`op`, `shortcut`) included, and on how
-        many inputs."""
-        yield from ((layer, 1) for layer in self.layers)
-        for name in _field_children(self):
-            value = getattr(self, name)
-            if callable(value):
-                yield value, 2 if name == "op" and is_binary(value) else 1
-
-    def _gx_declared(self) -> frozenset[str] | None:
-        calls = tuple(type(self)._gx_calls(self))
-        inside = declared_by_any([layer for layer, _ in calls], [inputs for _, inputs in calls])
-        own = overridden_call_keywords(type(self), StructuralLayer)
-        return None if inside is None else inside | own
+    def _packed(self, inputs: tuple) -> tuple:
+        return inputs if len(inputs) == 1 else (inputs,)
 
     # --- Access ---
 
@@ -131,7 +79,7 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
         return iter(self.layers)
 
     def __contains__(self, label: object) -> bool:
-        return label in self.labels or (label in _field_children(self) and label != "op")
+        return label in self.labels or label in _field_children(self)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, str) and index not in self.labels and index in self:
@@ -158,7 +106,8 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
 
     # --- How paths, walks and edits see it: `layers` is elided ---
 
-    def _gx_level(self) -> Level:
+    def tree_level(self) -> Level:
+        """The layers under their labels or positions, then the other fields under their names."""
         values = values_of(self)
         layers = values["layers"]
         keys: Sequence[Hashable] = getattr(layers, "_fields", None) or range(len(layers))
@@ -167,10 +116,10 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
             return Level(keys, layers, len(layers))
         return Level((*keys, *names), (*layers, *map(values.get, names)), len(layers))
 
-    def _gx_replace(self, new: Mapping[int, Any]) -> Any:
+    def tree_replace(self, new: Mapping[int, Any]) -> Self:
+        """The same container with other children."""
         old = values_of(self)["layers"]
-        layers = list(old)
-        fields = {}
+        layers, fields = list(old), {}
         for i, child in new.items():
             if i < len(layers):
                 layers[i] = child
@@ -179,14 +128,36 @@ class StructuralLayer(Selectable, eqx.nn.StatefulLayer, metaclass=_StructuralMet
         fields["layers"] = tuple.__new__(type(old), layers)
         return shallow_copy(self, **fields)
 
-    def _gx_rearrange(self, items: list[tuple[Hashable, Any]]) -> Any:
+    def tree_check(self, new: Mapping[int, Any]) -> None:
+        """A layer gives way only to a layer, and `op` to what the constructor takes."""
+        old = values_of(self)["layers"]
+        keys = getattr(old, "_fields", None) or range(len(old))
+        for i, child in new.items():
+            # In a mask, or the rest of a partition, there are no layers to keep.
+            if i < len(old) and callable(old[i]):
+                check_layer(type(self), keys[i], child)
+        fields = {i: child for i, child in new.items() if i >= len(old)}
+        if fields and any(map(callable, old)):
+            type(self)._check(type(self).tree_replace(self, fields))
+
+    def tree_rearrange(self, items: Sequence[tuple[Hashable, Any]]) -> Self:
+        """The container with these children, in this order. Fields such as `op` keep their place.
+
+        Raises `ValueError` or `TypeError` for what cannot stand in it.
+        """
         names = dynamic_fields(type(self), "layers")
         given = dict(items)
         fields = {name: given.get(name) for name in names}
         children = [(key, child) for key, child in items if key not in names]
-        return shallow_copy(type(self)._with_items(self, children), **fields)
+        held = {id(layer) for layer in self.layers}
+        for key, child in children:
+            if id(child) not in held:
+                check_layer(type(self), key, child)
+        changed = shallow_copy(type(self)._with_items(self, children), **fields)
+        type(self)._check(changed)
+        return changed
 
-    def _with_items(self, items: Sequence[tuple[Hashable, Any]]) -> Any:
+    def _with_items(self, items: Sequence[tuple[Hashable, Any]]) -> Self:
         """The same container around other children. Its class checks what its constructor checks."""
         new = shallow_copy(self, layers=arranged(type(self), items))
         type(self)._check(new)

@@ -1,16 +1,15 @@
 """Layers one after the other."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 from ..paths.tree import level_of
 from .access import items_of
-from .base import StructuralLayer
-from .calling import call_child, check_context, split_inputs
+from .base import L, StructuralLayer
+from .call import Call, split_inputs
 
 
-class Chain(StructuralLayer):
+class Chain(StructuralLayer[L]):
     """Layers in order: `Chain(a, b)(x) == b(a(x))`. The empty chain is the identity.
 
     Source: Flux's `Chain`, `eqx.nn.Sequential`.
@@ -32,10 +31,22 @@ class Chain(StructuralLayer):
     ```
     """
 
-    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, layers: L, /) -> None: ...
+
+        @overload
+        def __init__(self: "Chain[tuple[Any, ...]]", /, *layers: Any, **labelled: Any) -> None: ...
+
+        def __init__(self, /, *layers: Any, **labelled: Any) -> None: ...
+
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """Each layer on what the one before it gave."""
+        (x,) = inputs
         for label, layer in items_of(self):
-            x, state = call_child(self, label, layer, (x,), state, key, context)
-        return x, state
+            x = call(layer, x, label=label)
+        return x
 
 
 def activations(model: Any, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any):
@@ -65,15 +76,15 @@ def activations(model: Any, /, *inputs: Any, state: Any = None, key: Any = None,
 
     ```
     """
-    while getattr(type(model), "_gx_same", False):
+    while getattr(type(model), "same_function", False):
         model = level_of(model).children[0]
     if not isinstance(model, Chain):
         raise TypeError(f"activations takes a Chain, not a {type(model).__name__}.")
-    x, state = split_inputs(type(model).__name__, inputs, state)
-    check_context(model, context)
+    inputs, state = split_inputs(type(model).__name__, inputs, state)
+    (x,) = model._packed(inputs)
+    call = Call(model, state, key, context, 1)
     # A plain dict would leave `jit` and `vmap` with its keys sorted.
-    outputs, now = OrderedDict(), state
+    outputs = OrderedDict()
     for label, layer in items_of(model):
-        x, now = call_child(model, label, layer, (x,), now, key, context)
-        outputs[label] = x
-    return outputs if state is None else (outputs, now)
+        outputs[label] = x = call(layer, x, label=label)
+    return outputs if state is None else (outputs, call.state)

@@ -1,19 +1,20 @@
-"""How `op` puts outputs together."""
+"""How `op` puts outputs together: one rule for every container."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from .calling import again_key, call_child
+from .call import Call
+from .labels import check_layer
 from .signature import is_binary
 
 
 def check_op(owner: type, op: Any, init: Any = None) -> None:
-    """Raise `TypeError` for an `op` that is not callable, `ValueError` for an `init` it ignores."""
+    """Raise `TypeError` for an `op` that is no layer, `ValueError` for an `init` it ignores."""
     if not callable(op):
         raise TypeError(
             f"op of {owner.__name__} must be callable; got {op!r} of type {type(op).__name__}."
         )
+    check_layer(owner, "op", op)
     if init is not None and not is_binary(op):
         raise ValueError(
             f"init of {owner.__name__} is the start of a fold, and op={op!r} is not folded: it does "
@@ -21,25 +22,19 @@ def check_op(owner: type, op: Any, init: Any = None) -> None:
         )
 
 
-def combine(
-    parent: Any,
-    op: Callable,
-    outputs: tuple,
-    state: Any,
-    key: Any,
-    context: Mapping[str, Any],
-    init: Any = None,
-) -> tuple[Any, Any]:
-    """`op(outputs)` once; or, if `op` takes two arguments, its left fold over the outputs."""
-    call = functools.partial(call_child, parent, "op", op)
+def combine(call: Call, op: Callable, outputs: tuple, init: Any = None, again: int = 0) -> Any:
+    """`op(outputs)` once; or, if `op` takes two arguments, its left fold over the outputs.
+
+    `again` says how often `op` was run before in this call.
+    """
     if not is_binary(op):
-        return call((outputs,), state, key, context)
+        return call(op, outputs, label="op", again=again)
     if not outputs and init is None:
         raise ValueError(
-            f"{type(parent).__name__} has {len(parent)} branch and was given a tuple of 0 inputs, "
+            f"{type(call.node).__name__} has {len(call.node)} branch and was given a tuple of 0 inputs, "
             "which folds to nothing without init."
         )
     first, *rest = outputs if init is None else (init, *outputs)
-    for i, output in enumerate(rest):
-        first, state = call((first, output), state, again_key(key, "op", i), context)
-    return first, state
+    for i, output in enumerate(rest, again):
+        first = call(op, first, output, label="op", again=i)
+    return first

@@ -1,62 +1,70 @@
 """Branches of one structure, run as one program."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .calling import call_layer, fold_key
+from .above import Above
+from .call import Call, again_key, fold_key
 from .labels import layer_name
-from .notes import annotate
 
 EXECUTIONS = ("sequential", "vmap", "scan")
 
 
-def run_alike(
-    parent: Any,
-    calls: list[tuple[Any, Any, Any]],
-    state: Any,
-    keys: Sequence[Any],
-    context: Mapping[str, Any],
-) -> tuple:
-    """The outputs of `(label, layer, input)` calls whose layers have the same structure.
+def check_execution(execution: Any) -> None:
+    """Raise `ValueError` for an execution that there is not."""
+    if execution not in EXECUTIONS:
+        raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}.")
 
-    `keys` are the parent's, one a call. Raises `ValueError` for layers that differ or keep a state.
+
+class Run(NamedTuple):
+    """One run of a branch."""
+
+    label: Hashable
+    layer: Any
+    input: Any
+    again: int = 0
+    """How often the branch was run before."""
+
+
+def run_alike(call: Call, execution: str, runs: Sequence[Run]) -> tuple:
+    """The outputs of runs whose layers have the same structure.
+
+    Raises `ValueError` for layers that differ or keep a state.
     """
-    if _keeps_state([layer for _, layer, _ in calls]):
+    parent = call.node
+    # Equinox's norms pass a state on, but keep none.
+    if Above.has_state([run.layer for run in runs]):
         raise ValueError(
-            f"execution={parent.execution!r} runs all branches of {type(parent).__name__} as one "
+            f"execution={execution!r} runs all branches of {type(parent).__name__} as one "
             "program, which cannot thread a state through them. Use 'sequential'."
         )
-    labels = [label for label, _, _ in calls]
-    layers, fixed_layer = _stacked(parent, labels, [layer for _, layer, _ in calls])
-    inputs, fixed_input = _stacked(parent, labels, [x for _, _, x in calls])
-    own_keys = None if keys[0] is None else jnp.stack(list(map(fold_key, keys, labels)))
+    if not runs:
+        return ()
+    labels = [run.label for run in runs]
+    layers, fixed_layer = _stacked(parent, labels, [run.layer for run in runs])
+    inputs, fixed_input = _stacked(parent, labels, [run.input for run in runs])
+    keys = None
+    if call.key is not None:
+        own = [fold_key(again_key(call.key, run.label, run.again), run.label) for run in runs]
+        keys = jnp.stack(own)
+    # The program is that of every branch: what one raises, the first does.
+    pure = call.pure(labels[0])
 
-    def run(each: tuple) -> Any:
-        _, layer_arrays, x_arrays, own_key = each
+    def run_one(each: tuple) -> Any:
+        _, layer_arrays, x_arrays, key = each
         layer = eqx.combine(layer_arrays, fixed_layer)
         x = eqx.combine(x_arrays, fixed_input)
-        try:
-            return call_layer(layer, (x,), state, own_key, context)[0]
-        except Exception as error:
-            # The program is that of every branch: what one raises, the first does.
-            annotate(error, parent, labels[0], layer, (x,))
-            raise
+        return pure(layer, (x,), call.state, key)[0]
 
     # Numbered, because there may be no array that differs, and so none that tells how many they are.
-    every = (jnp.arange(len(calls)), layers, inputs, own_keys)
-    outputs = jax.vmap(run)(every) if parent.execution == "vmap" else jax.lax.map(run, every)
-    return tuple(jax.tree.map(lambda y, i=i: y[i], outputs) for i in range(len(calls)))
-
-
-def _keeps_state(layers: Any) -> bool:
-    # Not `is_stateful`: Equinox's norms pass a state on, but keep none.
-    is_index = lambda node: isinstance(node, eqx.nn.StateIndex)
-    return any(map(is_index, jax.tree.leaves(layers, is_leaf=is_index)))
+    every = (jnp.arange(len(runs)), layers, inputs, keys)
+    outputs = jax.vmap(run_one)(every) if execution == "vmap" else jax.lax.map(run_one, every)
+    return tuple(jax.tree.map(lambda y, i=i: y[i], outputs) for i in range(len(runs)))
 
 
 def _stacked(parent: Any, labels: Sequence[Any], trees: Sequence[Any]) -> tuple[Any, Any]:

@@ -1,18 +1,18 @@
 """Containers that use an output, or a layer, more than once."""
 
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, overload
 
 import equinox as eqx
 
 from .access import items_of
-from .base import StructuralLayer
-from .calling import again_key, call_child, fold_key
-from .combine import check_op
+from .base import L, StructuralLayer
+from .call import Call, fold_key
+from .combine import check_op, combine
 
 
-class PairwiseFusion(StructuralLayer):
+class PairwiseFusion(StructuralLayer[L]):
     """n inputs, n outputs, each fused with the one before: `y[i] = layers[i](op(y[i-1], x[i]))`.
 
     The first is `y[0] = layers[0](x[0])`. One input that is no (plain) tuple stands for all n.
@@ -31,11 +31,26 @@ class PairwiseFusion(StructuralLayer):
 
     op: Callable = operator.add
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(self, layers: L, /, *, op: Callable = ...) -> None: ...
+
+        @overload
+        def __init__(
+            self: "PairwiseFusion[tuple[Any, ...]]",
+            /,
+            *layers: Any,
+            op: Callable = ...,
+            **labelled: Any,
+        ) -> None: ...
+
     def __init__(self, /, *layers: Any, op: Callable = operator.add, **labelled: Any):
         """**Arguments:**
 
         - `layers`, `labelled`: one layer an output, as in every container.
-        - `op`: a function or layer of two arguments: the output before, then the input.
+        - `op`: a function or layer of the output before and the input, in this order: as two arguments, or
+            as one tuple, by the rule of every container.
 
         **Raises:**
 
@@ -51,25 +66,24 @@ class PairwiseFusion(StructuralLayer):
             raise ValueError(f"{type(self).__name__} needs at least one layer; it got none.")
         check_op(type(self), self.op)
 
-    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        inputs = x if type(x) is tuple else (x,) * len(self.layers)
-        if len(inputs) != len(self.layers):
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """The tuple of outputs, each fused with the one before."""
+        (x,) = inputs
+        values = x if type(x) is tuple else (x,) * len(self.layers)
+        if len(values) != len(self.layers):
             raise ValueError(
                 f"{type(self).__name__} has {len(self.layers)} layers and was given "
-                f"{len(inputs)} inputs. It takes one for each, or one for all."
+                f"{len(values)} inputs. It takes one for each, or one for all."
             )
-        outputs = []
-        for (label, layer), value in zip(items_of(self), inputs, strict=True):
+        outputs: list[Any] = []
+        for (label, layer), value in zip(items_of(self), values, strict=True):
             if outputs:
-                pair = (outputs[-1], value)
-                op_key = again_key(key, "op", len(outputs) - 1)
-                value, state = call_child(self, "op", self.op, pair, state, op_key, context)
-            y, state = call_child(self, label, layer, (value,), state, key, context)
-            outputs.append(y)
-        return tuple(outputs), state
+                value = combine(call, self.op, (outputs[-1], value), again=len(outputs) - 1)
+            outputs.append(call(layer, value, label=label))
+        return tuple(outputs)
 
 
-class Repeat(StructuralLayer):
+class Repeat(StructuralLayer[L]):
     """One layer, its weights shared, applied `times` times: `Repeat(a, 3)(x) == a(a(a(x)))`.
 
     Each application draws from a random key of its own.
@@ -114,9 +128,11 @@ class Repeat(StructuralLayer):
         if self.times < 0:
             raise ValueError(f"times of {type(self).__name__} cannot be negative: {self.times}.")
 
-    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """The layer on its own output, `times` times."""
         ((label, layer),) = items_of(self)
+        (x,) = inputs
         for i in range(self.times):
-            own_key = None if key is None else fold_key(key, i)
-            x, state = call_child(self, label, layer, (x,), state, own_key, context)
-        return x, state
+            key = None if call.key is None else fold_key(fold_key(call.key, i), label)
+            x = call.run(layer, (x,), label, key)
+        return x

@@ -6,6 +6,7 @@ that is how pickle, deepcopy and cloudpickle find it too, in this process or in 
 """
 
 import functools
+import inspect
 import keyword
 import re
 import threading
@@ -173,13 +174,27 @@ def arranged(cls: type, items: Sequence[tuple[Hashable, Any]]) -> tuple:
     return layers_class(tuple(labels))(*values)
 
 
+def check_layer(cls: type, key: Hashable, layer: Any, why: str = "") -> None:
+    """Raise `TypeError` for what cannot be a layer of a container of this class.
+
+    `why` is what the message adds to "must be callable".
+    """
+    if callable(layer) and not inspect.iscoroutinefunction(layer):
+        return
+    name = "A layer" if key is None else f"Layer {key!r}"
+    if callable(layer):
+        raise TypeError(
+            f"{name} of {cls.__name__} cannot be an async function: {layer_name(layer)} returns no "
+            "output until it is awaited."
+        )
+    raise TypeError(
+        f"{name} of {cls.__name__} must be callable{why}; got {layer!r} of type {type(layer).__name__}."
+    )
+
+
 def _checked(cls: type, keys: Iterable[Hashable], layers: tuple) -> tuple:
     for key, layer in zip(keys, layers, strict=True):
-        if not callable(layer):
-            raise TypeError(
-                f"Layer {key!r} of {cls.__name__} must be callable, as every Equinox layer and "
-                f"function is; got {layer!r} of type {type(layer).__name__}."
-            )
+        check_layer(cls, key, layer, ", as every Equinox layer and function is")
     return layers
 
 

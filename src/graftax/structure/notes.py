@@ -6,13 +6,13 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..paths.path import join, render
+from ..paths.path import render
 from ..paths.tree import INNER, level_of
 from .labels import layer_name
 
 
 class PathNote(str):
-    """A note on an exception. Grows at the front while the exception travels outwards."""
+    """A note on an exception, with the model that its path starts from."""
 
     path: str
     details: str
@@ -29,31 +29,22 @@ class PathNote(str):
         return str, (str(self),)
 
 
-def annotate(error: Exception, parent: Any, label: Hashable, layer: Any, inputs: tuple) -> None:
-    """Note on `error` that it left the child `label` of `parent`.
+def annotate(error: Exception, call: Any, label: Hashable, layer: Any, inputs: tuple) -> None:
+    """Note on `error` that it left the child `label` of the node that `call` is the record of.
 
-    An inner container has noted the path from itself: then only what stands above is added, so that
-    there is always exactly one note.
+    The innermost child that has a label notes it, with its whole path. Above, there is something to add
+    only where a foreign module called a model of its own: that one's path starts from itself.
     """
     notes = getattr(error, "__notes__", [])
+    place = render(call.path if label is INNER else (*call.path, label))
     for i, note in enumerate(notes):
         if isinstance(note, PathNote):
-            path = _below(join("", label), _from(layer, note))
-            notes[i] = PathNote.make(path, note.details, parent)
+            if note.root is not call.root:
+                notes[i] = PathNote.make(_below(place, _from(layer, note)), note.details, call.root)
             return
-    details = f"{type_name(layer)} was given {_shapes(inputs)}"
-    error.add_note(PathNote.make(join("", label), details, parent))
-
-
-def reroot(error: Exception, wrapper: Any, layer: Any) -> None:
-    """Let the note on `error` start at `wrapper`, which ran `layer`: a copy of what it holds.
-
-    Outside, the copy is not to be found again.
-    """
-    notes = getattr(error, "__notes__", [])
-    for i, note in enumerate(notes):
-        if isinstance(note, PathNote):
-            notes[i] = PathNote.make(_from(layer, note), note.details, wrapper)
+    if label is not INNER:
+        details = f"{type_name(layer)} was given {_shapes(inputs)}"
+        error.add_note(PathNote.make(place, details, call.root))
 
 
 def type_name(layer: Any) -> str:
@@ -85,7 +76,7 @@ def _from(layer: Any, note: PathNote) -> str:
 
 
 def _below(path: str, rest: str) -> str:
-    return f"{path}{rest}" if not path or rest.startswith("[") else f"{path}.{rest}"
+    return f"{path}{rest}" if not path or not rest or rest.startswith("[") else f"{path}.{rest}"
 
 
 def _shapes(inputs: tuple) -> str:

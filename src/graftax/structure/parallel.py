@@ -1,18 +1,18 @@
 """Layers side by side."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, overload
 
 import equinox as eqx
 
 from .access import items_of
-from .base import StructuralLayer
-from .calling import again_key, call_child
+from .base import L, StructuralLayer
+from .call import Call
 from .combine import check_op, combine
-from .execution import EXECUTIONS, run_alike
+from .execution import Run, check_execution, run_alike
 
 
-class Parallel(StructuralLayer):
+class Parallel(StructuralLayer[L]):
     """Layers side by side, their outputs put together: `Parallel(a, b, op=f)(x) == f((a(x), b(x)))`.
 
     One input goes to every branch. A (plain) tuple of n inputs goes one to each of n branches. One
@@ -39,52 +39,76 @@ class Parallel(StructuralLayer):
     init: Any = None
     execution: str = eqx.field(static=True, default="sequential")
 
-    def __init__(self, /, *layers: Any, op: Callable = tuple, init: Any = None, **labelled: Any):
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self, layers: L, /, *, op: Callable = ..., init: Any = ..., execution: str = ...
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: "Parallel[tuple[Any, ...]]",
+            /,
+            *layers: Any,
+            op: Callable = ...,
+            init: Any = ...,
+            execution: str = ...,
+            **labelled: Any,
+        ) -> None: ...
+
+    def __init__(
+        self,
+        /,
+        *layers: Any,
+        op: Callable = tuple,
+        init: Any = None,
+        execution: str = "sequential",
+        **labelled: Any,
+    ):
         """**Arguments:**
 
         - `layers`, `labelled`: the branches, as in every container.
         - `op`: what is done with the tuple of outputs: a function or a layer. The tuple itself by default.
         - `init`: where a fold starts; only for an `op` of two arguments.
+        - `execution`: `"sequential"`, one branch after the other; `"vmap"`, all at once, or `"scan"`, one
+            program run for each: these two need branches of one structure, and compile it once.
 
         **Raises:**
 
-        - `ValueError`: no branches, or an `init` that `op` would ignore.
+        - `ValueError`: no branches, an `init` that `op` would ignore, or an unknown `execution`; when
+            called, branches that differ in structure where one program is to serve all.
         - `TypeError`: `op` is not callable; and whatever every container raises.
         """
         super().__init__(*layers, **labelled)
-        self.op, self.init, self.execution = op, init, "sequential"
+        self.op, self.init, self.execution = op, init, execution
         type(self)._check(self)
 
     def _check(self) -> None:
         if not self.layers:
             raise ValueError(f"{type(self).__name__} needs at least one branch; it got none.")
         check_op(type(self), self.op, self.init)
+        check_execution(self.execution)
 
-    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        calls = type(self)._calls(self, x)
-        # The one branch that maps over a tuple draws anew for each of its inputs.
-        again = len(self.layers) == 1
-        keys = [again_key(key, label, i * again) for i, (label, _, _) in enumerate(calls)]
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """`op` of what the branches give."""
+        runs = self._runs(*inputs)
         if self.execution != "sequential":
-            outputs = run_alike(self, calls, state, keys, context)
+            outputs = run_alike(call, self.execution, runs)
         else:
-            collected = []
-            for (label, layer, value), own_key in zip(calls, keys, strict=True):
-                y, state = call_child(self, label, layer, (value,), state, own_key, context)
-                collected.append(y)
-            outputs = tuple(collected)
-        return combine(self, self.op, outputs, state, key, context, self.init)
+            outputs = tuple(call(r.layer, r.input, label=r.label, again=r.again) for r in runs)
+        return combine(call, self.op, outputs, self.init)
 
-    def _calls(self, x: Any) -> list[tuple[Any, Any, Any]]:
-        """(label, layer, input) for every output."""
+    def _runs(self, x: Any) -> list[Run]:
         items = items_of(self)
         if type(x) is not tuple:
-            return [(label, layer, x) for label, layer in items]
+            return [Run(label, layer, x) for label, layer in items]
         if len(x) == len(items):
-            return [(label, layer, each) for (label, layer), each in zip(items, x, strict=True)]
+            return [Run(label, layer, each) for (label, layer), each in zip(items, x, strict=True)]
         if len(items) == 1:
+            # It draws anew for each of its inputs.
             ((label, layer),) = items
-            return [(label, layer, each) for each in x]
+            return [Run(label, layer, each, i) for i, each in enumerate(x)]
         raise ValueError(
             f"{type(self).__name__} has {len(items)} branches and was given a tuple of {len(x)} "
             "inputs. It takes one input for all branches, or a tuple with one for each."
@@ -100,8 +124,7 @@ def branch(
 
     - `op`: what is done with the outputs, as in `Parallel`.
     - `layers`, `labelled`: the branches.
-    - `execution`: `"sequential"`, one branch after the other; `"vmap"`, all at once, or `"scan"`, one
-        program run for each: these two need branches of one structure, and compile it once.
+    - `execution`: how they are run, as in `Parallel`.
 
     **Returns:**
 
@@ -109,7 +132,7 @@ def branch(
 
     **Raises:**
 
-    - `ValueError`: an unknown `execution`; when called, branches that differ in structure.
+    - What `Parallel` raises.
 
     **Example:**
 
@@ -120,8 +143,4 @@ def branch(
 
     ```
     """
-    if execution not in EXECUTIONS:
-        raise ValueError(f"execution must be one of {', '.join(EXECUTIONS)}; got {execution!r}.")
-    made = Parallel(*layers, op=op, **labelled)
-    object.__setattr__(made, "execution", execution)
-    return made
+    return Parallel(*layers, op=op, execution=execution, **labelled)

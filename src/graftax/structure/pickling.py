@@ -10,7 +10,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ..paths.tree import kind_of, map_children
+from ..paths.tree import TreeNode, kind_of, map_children
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _in_partial(change: Callable[[Any], Any], partial: functools.partial) -> fun
 def in_tree(change: Callable[[Any], Any], node: Any) -> Any:
     """The tree with `change` made to its leaves. What changes nothing is the same object."""
     # Our own nodes do this for themselves when their turn in the pickle comes.
-    ours = hasattr(type(node), "_gx_level")
+    ours = isinstance(node, TreeNode)
     if ours or isinstance(node, functools.partial) or kind_of(node) is None:
         return change(node)
     return map_children(lambda child: in_tree(change, child), node)

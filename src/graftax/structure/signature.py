@@ -10,6 +10,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from ..paths.tree import INNER, level_of
+
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _KEYWORD = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -26,14 +28,27 @@ class Signature(NamedTuple):
     """The keywords among these that have no default."""
     inputs: int
     """How many positional arguments it cannot do without, a state left out."""
+    context: frozenset[str]
+    """The keywords that it takes from the context of a call, see `context_of`."""
 
     def takes(self, keyword: str, inputs: int = 1) -> bool:
         """Whether the callable can be given this keyword besides so many inputs by position."""
         declared = self.any_keyword or keyword in self.keywords
         return declared and keyword not in self.positional[:inputs]
 
+    def context_of(self, inputs: int = 1) -> frozenset[str] | None:
+        """The keywords it takes from the context of a call, given so many inputs; None for all.
 
-_NOTHING_KNOWN = Signature((), frozenset(), False, frozenset(), 1)
+        A module takes what its `__call__` names. A plain function takes its keyword-only parameters:
+        others are settings with a default, as `approximate` of `jax.nn.gelu` is, and nobody who calls a
+        model means those. Functions of Python, NumPy and JAX themselves take nothing.
+        """
+        if self.any_keyword:
+            return None
+        return self.context.difference(self.positional[:inputs], ("key", "state"))
+
+
+_NOTHING_KNOWN = Signature((), frozenset(), False, frozenset(), 1, frozenset())
 
 
 def _read(function: Callable, skip_self: bool = False) -> Signature:
@@ -42,6 +57,8 @@ def _read(function: Callable, skip_self: bool = False) -> Signature:
     except (ValueError, TypeError):
         # Some builtins have no signature to read: one input, no keywords.
         return _NOTHING_KNOWN
+    if _is_foreign(function):
+        parameters = [p for p in parameters if p.kind in _POSITIONAL]
     positional = [p for p in parameters if p.kind in _POSITIONAL]
     keywords = [p for p in parameters if p.kind in _KEYWORD and p is not (positional or [None])[0]]
     return Signature(
@@ -53,7 +70,20 @@ def _read(function: Callable, skip_self: bool = False) -> Signature:
             p.default is inspect.Parameter.empty and (i == 0 or p.name != "state")
             for i, p in enumerate(positional)
         ),
+        context=frozenset(
+            p.name for p in keywords if skip_self or p.kind is inspect.Parameter.KEYWORD_ONLY
+        ),
     )
+
+
+_FOREIGN = {"builtins", "_operator", "_functools", "math", "numpy", "jax", "jaxlib", "scipy"}
+
+
+def _is_foreign(function: Any) -> bool:
+    if isinstance(function, functools.partial):
+        return False  # what it holds is asked for itself
+    module = getattr(function, "__module__", None) or ""
+    return isinstance(module, str) and module.partition(".")[0] in _FOREIGN
 
 
 # Reading a signature costs more than tracing a small layer, and functions and types outlive calls.
@@ -71,20 +101,32 @@ def _read_once(function: Callable, skip_self: bool) -> Signature:
         return _read(function, skip_self)
 
 
+def _partial(function: functools.partial) -> Signature:
+    """What is left to give to a partial. A keyword that it binds was set once, and is no context."""
+    inside, own = signature_of(function.func), _read(function)
+    return own._replace(
+        keywords=own.keywords.intersection(inside.keywords.union(inside.positional)),
+        any_keyword=inside.any_keyword,
+        context=inside.context.difference(function.keywords),
+    )
+
+
 _FILTER_VMAP = type(eqx.filter_vmap(abs))
 
 
 def signature_of(function: Any) -> Signature:
     """The signature of a layer or function, its first argument left out."""
     cls: Any = type(function)
+    if isinstance(function, functools.partial):
+        return _partial(function)
     if not isinstance(function, eqx.Module):
         return _read_once(function, False)
     if isinstance(function, eqx.Partial):
-        return _read(functools.partial(function.func, *function.args, **function.keywords))
+        return _partial(functools.partial(function.func, *function.args, **function.keywords))
     # The one of Equinox's wrappers that refuses keywords, whatever it wraps.
     if cls is _FILTER_VMAP:
         inside = signature_of(cls.__wrapped__.__get__(function))
-        return inside._replace(keywords=frozenset(), any_keyword=False)
+        return inside._replace(keywords=frozenset(), any_keyword=False, context=frozenset())
     # The others (`filter_jit`, `filter_checkpoint`, ...) have what they wrap here.
     if hasattr(cls, "__wrapped__"):
         return signature_of(cls.__wrapped__.__get__(function))
@@ -92,7 +134,12 @@ def signature_of(function: Any) -> Signature:
 
 
 def is_binary(op: Callable) -> bool:
-    """Whether `op` is a function of exactly two required arguments, which folds over many."""
+    """Whether `op` is a function of exactly two required arguments, which folds over many.
+
+    So is a transparent wrapper around one: it passes its inputs on.
+    """
+    while (keys := level_of(op).keys) and keys[0] is INNER:
+        op = level_of(op).children[0]
     # Universal functions say so here and nowhere in their signature.
     inside = inspect.unwrap(op)
     if isinstance(inside, (np.ufunc, jnp.ufunc)):

@@ -1,19 +1,22 @@
 """Layers with a way round them."""
 
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, overload
 
 from .access import items_of
-from .base import StructuralLayer
-from .calling import call_child
-from .combine import check_op
+from .base import L, StructuralLayer
+from .call import Call
+from .combine import check_op, combine
+from .labels import check_layer
 
 
-class SkipConnection(StructuralLayer):
+class SkipConnection(StructuralLayer[L]):
     """Layers in order, then `op` with the input: `SkipConnection(a, op=f)(x) == f(a(x), x)`.
 
-    With a `shortcut`, `f(a(x), shortcut(x))`. Subclass it to give a block a type of its own.
+    With a `shortcut`, `f(a(x), shortcut(x))`. As in every container, a function of exactly two required
+    arguments is called with both; any other `op` gets the tuple of them: `op=jnp.concatenate` makes
+    DenseNet's block. Subclass it to give a block a type of its own.
 
     Source: Flux's `SkipConnection`; He et al., Deep Residual Learning, arXiv:1512.03385.
 
@@ -34,6 +37,23 @@ class SkipConnection(StructuralLayer):
     op: Callable = operator.add
     shortcut: Callable | None = None
 
+    if TYPE_CHECKING:
+
+        @overload
+        def __init__(
+            self, layers: L, /, *, op: Callable = ..., shortcut: Callable | None = ...
+        ) -> None: ...
+
+        @overload
+        def __init__(
+            self: "SkipConnection[tuple[Any, ...]]",
+            /,
+            *layers: Any,
+            op: Callable = ...,
+            shortcut: Callable | None = ...,
+            **labelled: Any,
+        ) -> None: ...
+
     def __init__(
         self,
         /,
@@ -45,7 +65,8 @@ class SkipConnection(StructuralLayer):
         """**Arguments:**
 
         - `layers`, `labelled`: what is skipped, in order, as in a `Chain`.
-        - `op`: a function or layer of two arguments: the output of the layers, then the shortcut's.
+        - `op`: a function or layer of the output of the layers and the shortcut's, in this order: as two
+            arguments, or as one tuple.
         - `shortcut`: what the input goes through on the way round; the identity if None.
 
         **Raises:**
@@ -63,11 +84,15 @@ class SkipConnection(StructuralLayer):
                 f"Layer 'shortcut' of {type(self).__name__} must be callable or None; got "
                 f"{self.shortcut!r} of type {type(self.shortcut).__name__}."
             )
+        if self.shortcut is not None:
+            check_layer(type(self), "shortcut", self.shortcut)
 
-    def _forward(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """`op` of what the layers give and of what the shortcut gives."""
+        (x,) = inputs
         y = around = x
         for label, layer in items_of(self):
-            y, state = call_child(self, label, layer, (y,), state, key, context)
+            y = call(layer, y, label=label)
         if self.shortcut is not None:
-            around, state = call_child(self, "shortcut", self.shortcut, (x,), state, key, context)
-        return call_child(self, "op", self.op, (y, around), state, key, context)
+            around = call(self.shortcut, x, label="shortcut")
+        return combine(call, self.op, (y, around))

@@ -1,5 +1,6 @@
 """From typed blocks back to the standard parts they are made of."""
 
+import dataclasses
 from typing import Any
 
 from ..paths.tree import map_children
@@ -16,7 +17,7 @@ def standard_base(cls: type) -> type | None:
     """The standard container whose forward pass `cls` inherits; None if it has one of its own."""
     for base in _STANDARD:
         if issubclass(cls, base):
-            same = cls.__call__ is base.__call__ and cls._forward is base._forward
+            same = cls.__call__ is base.__call__ and cls.forward is base.forward
             return base if same else None
     return None
 
@@ -50,5 +51,7 @@ def desugar(model: Any) -> Any:
     if base is None or base is type(node):
         return node
     plain = object.__new__(base)
-    plain.__dict__.update({name: getattr(node, name) for name in base.__dataclass_fields__})
+    plain.__dict__.update(
+        {field.name: getattr(node, field.name) for field in dataclasses.fields(base)}
+    )
     return plain

@@ -1,154 +1,15 @@
-"""Layers that change how one layer is run and do not show in paths."""
+"""Transparent wrappers that change how a layer is run: over an axis, again, in another precision."""
 
-import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import wadler_lindig as wl
 
-from ..paths.functor import children
-from ..paths.tree import INNER, Level, dynamic_fields, shallow_copy, values_of
-from .access import Selectable
-from .calling import (
-    call_layer,
-    check_context,
-    declared_keywords,
-    is_stateful,
-    overridden_call_keywords,
-    split_inputs,
-)
-from .notes import reroot
-from .printing import layer_doc
-
-
-class Wrapper(Selectable, eqx.nn.StatefulLayer):
-    """One layer, run in another way; to paths, attributes and items it is not there.
-
-    So wrapping a layer changes no path and no checkpoint key: `Wrapper(m).stem is m.stem`. Subclass
-    it for a wrapper of your own; `super().__call__` runs the wrapped layer by graftax's convention.
-
-    **Example:**
-
-    ```python
-    >>> import graftax as gx
-    >>> class Doubled(gx.Wrapper):
-    ...     "Twice what the layer gives."
-    ...     def __call__(self, x, **keywords):
-    ...         return 2 * super().__call__(x, **keywords)
-    >>> model = Doubled(gx.Chain(next=lambda x: x + 1))
-    >>> model(3), len(model), model.labels
-    (8, 1, ('next',))
-
-    ```
-    """
-
-    layer: Any
-
-    _gx_same: ClassVar[bool] = False
-    """Whether it computes just what it holds: then what happens inside can be looked at."""
-
-    def __init__(self, layer: Callable):
-        """**Arguments:**
-
-        - `layer`: the layer to run.
-
-        **Raises:**
-
-        - `TypeError`: it is not callable.
-        - `ValueError`: it has a child of the same name as a field of the wrapper's own.
-        """
-        if not callable(layer):
-            raise TypeError(
-                f"{type(self).__name__} wraps a callable; got {layer!r} of type "
-                f"{type(layer).__name__}."
-            )
-        self.layer = layer
-        type(self)._check_names(self, dynamic_fields(type(self), "layer"))
-
-    def _check_names(self, names: Iterable[str]) -> None:
-        # Both would stand at one path.
-        hidden = sorted(set(names) & set(children(self.layer)))
-        if hidden:
-            raise ValueError(
-                f"{type(self).__name__} would hide {hidden[0]!r} of the {type(self.layer).__name__} it "
-                "wraps: it has a field of that name itself. Rename the label, or do not wrap twice."
-            )
-
-    def __call__(self, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any) -> Any:
-        """As a call of the wrapped layer: the output; with `state`, the pair `(output, state)`."""
-        x, state = split_inputs(type(self).__name__, inputs, state)
-        check_context(self, context)
-        y, new_state = type(self)._run(self, x, state, key, context)
-        return y if state is None else (y, new_state)
-
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        return _call_held(self, self.layer, x, state, key, context)
-
-    def is_stateful(self) -> bool:
-        """Whether the wrapped layer keeps an Equinox state."""
-        return is_stateful(self.layer)
-
-    def _gx_declared(self) -> frozenset[str] | None:
-        inside = declared_keywords(self.layer)
-        own = overridden_call_keywords(type(self), Wrapper)
-        return None if inside is None else inside | own
-
-    def __getattr__(self, name: str) -> Any:
-        # Private names belong to whoever asks for them; `layer` is missing only while JAX unflattens.
-        if name.startswith("_") or name == "layer":
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return getattr(self.layer, name)
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *dir(self.layer)})
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.layer[index]
-
-    def __len__(self) -> int:
-        return len(self.layer)
-
-    def __bool__(self) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.layer)
-
-    def __contains__(self, label: object) -> bool:
-        return label in self.layer
-
-    def _gx_level(self) -> Level:
-        own = dynamic_fields(type(self), "layer")
-        return Level((INNER, *own), tuple(map(values_of(self).get, ("layer", *own))), 0)
-
-    def _gx_replace(self, new: Mapping[int, Any]) -> Any:
-        names = ("layer", *dynamic_fields(type(self), "layer"))
-        return shallow_copy(self, **{names[i]: child for i, child in new.items()})
-
-    def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
-        return layer_doc(self, [(None, self.layer)], **kwargs)
-
-
-def _call_held(
-    wrapper: Wrapper, layer: Any, x: Any, state: Any, key: Any, context: Mapping[str, Any]
-) -> tuple[Any, Any]:
-    """`call_layer` for what a wrapper holds, or a copy of it, with the path in a note made whole."""
-    try:
-        return call_layer(layer, (x,), state, key, context)
-    except Exception as error:
-        reroot(error, wrapper, layer)
-        raise
-
-
-def unwrap(layer: Any) -> Any:
-    """The layer inside all wrappers: the one that a type criterion reaches."""
-    while isinstance(layer, Wrapper):
-        layer = layer.layer
-    return layer
+from .call import Call
+from .wrapper import Wrapper
 
 
 class Vmap(Wrapper):
@@ -184,20 +45,23 @@ class Vmap(Wrapper):
         super().__init__(layer)
         self.axis_name = axis_name
 
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        count = _leading_axis(x)
-        keys = None if key is None else jax.random.split(key, count)
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """What the layer gives for each element, along a new leading axis."""
+        count = _leading_axis(inputs)
+        keys = None if call.key is None else jax.random.split(call.key, count)
+        pure = call.pure()
         run = jax.vmap(
-            lambda x, state, key: _call_held(self, self.layer, x, state, key, context),
+            lambda inputs, state, key: pure(self.layer, inputs, state, key),
             in_axes=(0, None, 0),
             out_axes=(0, None),
             axis_name=self.axis_name,
         )
-        return run(x, state, keys)
+        y, call.state = run(inputs, call.state, keys)
+        return y
 
 
-def _leading_axis(x: Any) -> int:
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(x)]
+def _leading_axis(inputs: tuple) -> int:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
     sizes = {shape[0] for shape in shapes if shape}
     if len(sizes) != 1 or not all(shapes):
         raise ValueError(
@@ -223,11 +87,13 @@ class Remat(Wrapper):
     ```
     """
 
-    _gx_same: ClassVar[bool] = True
+    same_function: ClassVar[bool] = True
 
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        run = eqx.filter_checkpoint(functools.partial(_call_held, self))
-        return run(self.layer, x, state, key, context)
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """What the layer gives."""
+        run = eqx.filter_checkpoint(call.pure())
+        y, call.state = run(self.layer, inputs, call.state, call.key)
+        return y
 
 
 class Cast(Wrapper):
@@ -268,9 +134,10 @@ class Cast(Wrapper):
         if not jnp.issubdtype(self.dtype, jnp.floating):
             raise TypeError(f"Cast takes a floating-point dtype; got {self.dtype}.")
 
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        layer, x = jax.tree.map(self._cast, (self.layer, x))
-        return _call_held(self, layer, x, state, key, context)
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """What the layer gives in that precision."""
+        layer, inputs = jax.tree.map(self._cast, (self.layer, inputs))
+        return call(layer, *inputs)
 
     def _cast(self, leaf: Any) -> Any:
         is_array = isinstance(leaf, (jax.Array, np.ndarray, np.generic))

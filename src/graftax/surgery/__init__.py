@@ -1,5 +1,6 @@
 """Choosing and editing: selections, dispatch, ties, state."""
 
+from . import lending as lending
 from .extending import extend_state as extend_state
 from .fields import update as update
 from .hints import MatchError as MatchError, NoMatchError as NoMatchError

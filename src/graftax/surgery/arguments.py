@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..structure.calling import fold_key
+from ..structure.call import fold_key
 from ..structure.labels import layer_name
 from ..structure.signature import signature_of
 

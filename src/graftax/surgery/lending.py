@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 
 from ..paths.tree import level_of
+from ..structure.above import Above
 from ..structure.labels import layer_name
 from .inference import mode_of
 from .state import check_markers, index_leaves, is_index, is_taken
@@ -62,7 +63,11 @@ def _remedy(layer: Any) -> str:
             "eqx.nn.make_with_state gave."
         )
     return (
-        "would change its running statistics, which are in the model: separate the state first, "
-        "model, state = eqx.nn.make_with_state(lambda: model)(), and call model(x, state=state); or "
-        "put the model into inference mode, eqx.nn.inference_mode(model)."
+        "keeps a state: call the model as model(x, state=state), after model, state = "
+        "eqx.nn.make_with_state(lambda: model)(). Its running statistics are still in the model, and this "
+        "call would change them; in inference mode, eqx.nn.inference_mode(model), none is needed."
     )
+
+
+# A call asks this, see `structure.above`.
+Above.with_held_state = staticmethod(with_held_state)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..structure.above import Above
 from .criteria import find, read_criteria, whole
 from .selection import Selection
 
@@ -76,3 +77,7 @@ def replace_where(model: Any, where: Any, fn: Callable[..., Any], key: Any = Non
     ```
     """
     return select(model, where).apply(fn, key)
+
+
+# A method of the model too, see `structure.above`.
+Above.replace_where = staticmethod(replace_where)

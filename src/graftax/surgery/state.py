@@ -43,6 +43,7 @@ import jax
 from ..paths.edit import edited
 from ..paths.search import Match, search_all
 from ..paths.tree import any_type, shallow_copy
+from ..structure.above import Above
 from .names import in_states
 
 M = TypeVar("M")
@@ -259,3 +260,8 @@ def _check_all_taken(state: eqx.nn.State, markers: set[Any]) -> None:
             f"The state given holds {unwanted[0]!r}, which no layer of this model takes. For a model that "
             "was edited, take graftax.extend_state(state, model)."
         )
+
+
+# A call asks these, see `structure.above`.
+Above.has_state = staticmethod(has_state)
+Above.markers = staticmethod(state_places)

@@ -9,7 +9,8 @@ import equinox as eqx
 from ..paths.edit import at, edited
 from ..paths.search import search_all
 from ..paths.tree import INNER, Level, level_of, nodes_of
-from ..structure.wrappers import Wrapper
+from ..structure.call import Call
+from ..structure.wrapper import Wrapper
 from .relink import Address, Links, can_be_tied, relinked
 from .same import identity
 
@@ -30,7 +31,7 @@ class Tied(Wrapper):
 
     links: Links = eqx.field(static=True)
 
-    _gx_same: ClassVar[bool] = True
+    same_function: ClassVar[bool] = True
 
     def __init__(self, layer: Any, links: Links):
         """**Arguments:**
@@ -47,8 +48,9 @@ class Tied(Wrapper):
             {target: _constant(at(self.layer, source)) for source, target in self.links},
         )
 
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        return Wrapper(self.resolved())._run(x, state, key, context)
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """What the model gives."""
+        return call(self.resolved(), *inputs)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or name in ("layer", "links"):
@@ -74,10 +76,10 @@ class Tied(Wrapper):
             return part
         return with_links(part, relinked(model, part, self.links))
 
-    def _gx_level(self) -> Level:
+    def tree_level(self) -> Level:
         return Level((INNER,), (self.resolved(),), 0)
 
-    def _gx_replace(self, new: Mapping[int, Any]) -> Any:
+    def tree_replace(self, new: Mapping[int, Any]) -> Any:
         return with_links(new[0], relinked(self.resolved(), new[0], self.links))
 
 

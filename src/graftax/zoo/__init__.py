@@ -1,5 +1,6 @@
 """Published models as functions that return standard parts, and their weights."""
 
+from ..structure import Residual as Residual
 from .attention import DotProductAttention as DotProductAttention
 from .config import ConfigError as ConfigError
 from .convolution import (
@@ -41,7 +42,6 @@ from .generation import generate as generate
 from .images import AvgPool2d as AvgPool2d, Conv2d as Conv2d, MaxPool2d as MaxPool2d
 from .layers import (
     DropPath as DropPath,
-    Residual as Residual,
     Take as Take,
 )
 from .norms import BatchNorm as BatchNorm

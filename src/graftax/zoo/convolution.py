@@ -1,7 +1,7 @@
 """The parts that the convolutional networks of the zoo are made of. Images are `(channels, h, w)`."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -9,9 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from ..structure import Chain, Vmap
-from ..structure.calling import call_layer
-from ..structure.wrappers import Wrapper
+from ..structure import Call, Chain, Vmap, Wrapper
 from .images import Conv2d, MaxPool2d, check_image
 from .norms import BatchNorm
 
@@ -202,7 +200,8 @@ class Pixelwise(Wrapper):
         """
         super().__init__(layer)
 
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        each = Vmap(Vmap(self.layer))
-        y, state = call_layer(each, (jnp.moveaxis(x, 0, -1),), state, key, context)
-        return jnp.moveaxis(y, -1, 0), state
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """What the layer gives at each pixel."""
+        (x,) = inputs
+        y = call(Vmap(Vmap(self.layer)), jnp.moveaxis(x, 0, -1))
+        return jnp.moveaxis(y, -1, 0)

@@ -7,11 +7,10 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ..structure import Chain, Parallel, Vmap, Wrapper
+from ..structure import Chain, Parallel, Residual, Vmap, Wrapper
 from ..surgery import tie
 from .attention import DotProductAttention
 from .embeddings import Embedding
-from .layers import Residual
 
 
 def attention(

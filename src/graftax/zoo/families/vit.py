@@ -8,14 +8,14 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from ...files import Layout
-from ...structure import Chain
+from ...structure import Chain, Residual
 from ..config import Config
 from ..convolution import ToTokens
 from ..embeddings import ClassToken, PositionEmbedding
 from ..family import Family, Names, Settings, with_prefix
 from ..images import Conv2d
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, PAIR, RATE, SIZE, Key
-from ..layers import Residual, Take
+from ..layers import Take
 from ..trunk import attention, encoder, layer_norm, mlp, pre_norm_block
 
 
