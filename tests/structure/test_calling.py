@@ -32,10 +32,10 @@ def test_several_positional_inputs_travel_as_one_tuple():
 
 def test_a_wrapper_passes_several_positional_inputs_on_as_it_got_them():
     for wrap in (gx.Wrapper, gx.Vmap, gx.Remat, lambda f: gx.Cast(f, jnp.float32), gx.Then):
-        assert jnp.array_equal(wrap(lambda x, y: x * y)(X, 3 * X), X * 3 * X)
-        assert jnp.array_equal(wrap(wrap(lambda x, y: x * y))(X, 3 * X), X * 3 * X)
+        x = jnp.stack([X, 2 * X])
+        assert jnp.array_equal(wrap(lambda x, y: x * y)(x, 3 * x), x * 3 * x)
+        assert jnp.array_equal(wrap(wrap(lambda x, y: x * y))(x, 3 * x), x * 3 * x)
     chain = gx.Chain(first=operator.itemgetter(0))
-    assert gx.Remat(chain)(X, 2 * X) is not None
     assert jnp.array_equal(gx.Remat(chain)(X, 2 * X), X)
     q = k = v = jnp.arange(12.0).reshape(3, 4)
     attention = eqx.nn.MultiheadAttention(2, 4, key=jax.random.key(0))

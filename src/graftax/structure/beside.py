@@ -12,6 +12,24 @@ from .labels import arranged, as_layers, check_layer
 from .printing import layer_doc
 from .wrapper import Wrapper
 
+# Functions, not methods: to Equinox a bound method of a module is a module, and making one flattens all
+# that the node holds.
+
+
+def _own(node: Any) -> list[tuple[str, Any]]:
+    """The labelled layers of the wrapper itself."""
+    # While JAX or Equinox take it apart, something else may stand there.
+    layers = values_of(node).get(node.beside)
+    labels = getattr(layers, "_fields", ())
+    return list(zip(labels, layers, strict=True)) if labels else []
+
+
+def _with_own(node: Any, layer: Any, items: Sequence[tuple[Hashable, Any]]) -> Any:
+    beside = arranged(type(node), items)
+    changed = shallow_copy(node, **{"layer": layer, node.beside: beside})
+    type(node)._check_names(changed, [key for key, _ in items])
+    return changed
+
 
 class Beside(Wrapper):
     """A wrapper whose one other field is a tuple of labelled layers. The base of `Residual` and `Then`."""
@@ -22,56 +40,44 @@ class Beside(Wrapper):
     def __init__(self, layer: Callable, /, **labelled: Callable):
         super().__init__(layer)
         object.__setattr__(self, self.beside, as_layers(type(self), (), labelled))
-        self._check_names(labelled)
-
-    def _items(self) -> list[tuple[str, Any]]:
-        # While JAX or Equinox take it apart, something else may stand there.
-        layers = values_of(self).get(self.beside)
-        labels = getattr(layers, "_fields", ())
-        return list(zip(labels, layers, strict=True)) if labels else []
-
-    def _with_items(self, layer: Any, items: Sequence[tuple[Hashable, Any]]) -> Self:
-        beside = arranged(type(self), items)
-        changed = shallow_copy(self, **{"layer": layer, self.beside: beside})
-        changed._check_names([key for key, _ in items])
-        return changed
+        type(self)._check_names(self, labelled)
 
     def __getattr__(self, name: str) -> Any:
-        for label, layer in self._items():
+        for label, layer in _own(self):
             if label == name:
                 return layer
         return super().__getattr__(name)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, str) and index in (own := dict(self._items())):
+        if isinstance(index, str) and index in (own := dict(_own(self))):
             return own[index]
         return super().__getitem__(index)
 
     def __contains__(self, label: object) -> bool:
-        return label in dict(self._items()) or super().__contains__(label)
+        return label in dict(_own(self)) or super().__contains__(label)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *dict(self._items())})
+        return sorted({*super().__dir__(), *dict(_own(self))})
 
     def _ipython_key_completions_(self) -> list[Hashable]:
-        return [*super()._ipython_key_completions_(), *dict(self._items())]
+        return [*super()._ipython_key_completions_(), *dict(_own(self))]
 
     def tree_level(self) -> Level:
         """What it wraps under `INNER`, then its own layers under their labels."""
-        items = self._items()
+        items = _own(self)
         keys = (INNER, *(label for label, _ in items))
         return Level(keys, (values_of(self).get("layer"), *(layer for _, layer in items)), 0)
 
     def tree_replace(self, new: Mapping[int, Any]) -> Self:
         """The same wrapper around another layer, or with other layers of its own."""
-        items = [(INNER, self.layer), *self._items()]
+        items = [(INNER, self.layer), *_own(self)]
         for i, child in new.items():
             items[i] = items[i][0], child
-        return self._with_items(items[0][1], items[1:])
+        return _with_own(self, items[0][1], items[1:])
 
     def tree_check(self, new: Mapping[int, Any]) -> None:
         """A layer gives way only to a layer."""
-        items = [(None, self.layer), *self._items()]
+        items = [(None, self.layer), *_own(self)]
         for i, child in new.items():
             if callable(items[i][1]):
                 check_layer(type(self), items[i][0], child)
@@ -86,10 +92,10 @@ class Beside(Wrapper):
             )
         for key, layer in own:
             check_layer(type(self), key, layer)
-        return self._with_items(inner[0], own)
+        return _with_own(self, inner[0], own)
 
     def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
-        return layer_doc(self, [(None, self.layer), *self._items()], **kwargs)
+        return layer_doc(self, [(None, self.layer), *_own(self)], **kwargs)
 
 
 class Residual(Beside):
@@ -131,7 +137,7 @@ class Residual(Beside):
     def forward(self, call: Call, /, *inputs: Any) -> Any:
         """The input, and what the layer makes of it, added."""
         (x,) = y = inputs
-        for label, layer in self._items():
+        for label, layer in _own(self):
             y = (call(layer, *y, label=label),)
         return x + call(self.layer, *y)
 
@@ -173,6 +179,6 @@ class Then(Beside):
     def forward(self, call: Call, /, *inputs: Any) -> Any:
         """What the last of the layers behind gives."""
         y = call(self.layer, *inputs)
-        for label, layer in self._items():
+        for label, layer in _own(self):
             y = call(layer, y, label=label)
         return y

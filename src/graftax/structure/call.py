@@ -124,21 +124,18 @@ class Call:
     def run(self, layer: Any, inputs: tuple, label: Hashable, key: Any) -> Any:
         """Run a child with this very key. The one place where children are run."""
         try:
+            takers = None if self.takers is None else self.takers.of(label, layer, len(inputs))
             with nullcontext() if label is INNER else jax.named_scope(str(label)):
-                return self._run(layer, inputs, label, key)
+                if not getattr(type(layer), "runs_by_record", False):
+                    return self._run_layer(layer, inputs, label, key, takers)
+                path = self.path if label is INNER else (*self.path, label)
+                inside = self._record(layer, path, self.state, key, takers)
+                y = type(layer).forward(layer, inside, *type(layer)._packed(layer, inputs))
+                self.state = inside.state
+                return y
         except Exception as error:
             annotate(error, self, label, layer, inputs)
             raise
-
-    def _run(self, layer: Any, inputs: tuple, label: Hashable, key: Any) -> Any:
-        takers = None if self.takers is None else self.takers.of(label, layer, len(inputs))
-        if not getattr(type(layer), "runs_by_record", False):
-            return self._run_layer(layer, inputs, label, key, takers)
-        path = self.path if label is INNER else (*self.path, label)
-        inside = self._record(layer, path, self.state, key, takers)
-        y = type(layer).forward(layer, inside, *type(layer)._packed(layer, inputs))
-        self.state = inside.state
-        return y
 
     def _record(
         self, node: Any, path: tuple[Hashable, ...], state: Any, key: Any, takers: Takers | None
@@ -173,12 +170,14 @@ class Call:
         self, layer: Any, inputs: tuple, label: Hashable, keywords: dict[str, Any]
     ) -> Any:
         """A layer that takes a state, where none was given: its own does if it will not change."""
-        if Above.has_state(layer):
+        required = "state" in signature_of(layer).required
+        # What holds others inside, as a `Sequential` does, may get along without: they say who cannot.
+        if Above.has_state(layer) and (required or Above.held_state(layer) is not None):
             self._check_markers(layer, label)
             return Above.with_held_state(
                 layer, lambda state: layer(*inputs, state=state, **keywords)
             )
-        if "state" in signature_of(layer).required:
+        if required:
             raise TypeError(
                 f"{layer_name(layer)} keeps a state: call the model as model(x, state=state), with "
                 "the state that eqx.nn.make_with_state gave."

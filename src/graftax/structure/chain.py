@@ -81,7 +81,7 @@ def activations(model: Any, /, *inputs: Any, state: Any = None, key: Any = None,
     if not isinstance(model, Chain):
         raise TypeError(f"activations takes a Chain, not a {type(model).__name__}.")
     inputs, state = split_inputs(type(model).__name__, inputs, state)
-    (x,) = model._packed(inputs)
+    (x,) = type(model)._packed(model, inputs)
     call = Call(model, state, key, context, 1)
     # A plain dict would leave `jit` and `vmap` with its keys sorted.
     outputs = OrderedDict()

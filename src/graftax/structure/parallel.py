@@ -92,7 +92,7 @@ class Parallel(StructuralLayer[L]):
 
     def forward(self, call: Call, /, *inputs: Any) -> Any:
         """`op` of what the branches give."""
-        runs = self._runs(*inputs)
+        runs = type(self)._runs(self, *inputs)
         if self.execution != "sequential":
             outputs = run_alike(call, self.execution, runs)
         else:

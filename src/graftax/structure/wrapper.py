@@ -55,7 +55,7 @@ class Wrapper(Node):
             )
         check_layer(type(self), None, layer)
         self.layer = layer
-        self._check_names(dynamic_fields(type(self), "layer"))
+        type(self)._check_names(self, dynamic_fields(type(self), "layer"))
 
     def _check_names(self, names: Iterable[Hashable]) -> None:
         # Both would stand at one path.

@@ -91,8 +91,10 @@ class Remat(Wrapper):
 
     def forward(self, call: Call, /, *inputs: Any) -> Any:
         """What the layer gives."""
-        run = eqx.filter_checkpoint(call.pure())
-        y, call.state = run(self.layer, inputs, call.state, call.key)
+        pure = call.pure()
+        # The layer is not an argument: each level of a nested model would be taken apart once a level.
+        run = eqx.filter_checkpoint(lambda *rest: pure(self.layer, *rest))
+        y, call.state = run(inputs, call.state, call.key)
         return y
 
 

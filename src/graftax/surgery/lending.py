@@ -69,5 +69,6 @@ def _remedy(layer: Any) -> str:
     )
 
 
-# A call asks this, see `structure.above`.
+# A call asks these, see `structure.above`.
+Above.held_state = staticmethod(held_state)
 Above.with_held_state = staticmethod(with_held_state)
