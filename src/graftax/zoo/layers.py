@@ -1,6 +1,5 @@
 """The few layers that the zoo's families share and Equinox lacks. All work on one example, unbatched."""
 
-from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
