@@ -66,8 +66,11 @@ format: $(VENV)/.installed-dev ## mend what lint can mend by itself
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
-typecheck: $(VENV)/.installed-dev ## check types
+typecheck: $(VENV)/.installed-dev ## check types: of the source, of code that uses it, and how much is typed
 	@$(PY) -m pyright --pythonpath $(PY)
+	@$(PY) -m pyright --pythonpath $(PY) --project tests/typing
+	@$(PY) -m mypy
+	@$(PY) tests/typing/completeness.py
 
 bench: $(VENV)/.installed-bench ## time graftax against its peers
 	@$(PY) benchmarks/surgery.py $(ARGS)

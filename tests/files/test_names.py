@@ -108,7 +108,9 @@ def test_a_wrapper_is_not_taken_for_what_it_wraps():
 
 
 def test_the_error_names_the_nearest():
-    with pytest.raises(gx.FormatError, match=r"'common_named\.Blok'.*nearest: 'common_named.Block'"):
+    with pytest.raises(
+        gx.FormatError, match=r"'common_named\.Blok'.*nearest: 'common_named.Block'"
+    ):
         Names([named.Block]).need("common_named.Blok", "a")
 
 

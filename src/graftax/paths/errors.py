@@ -3,6 +3,7 @@
 import difflib
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 
 class PatternError(ValueError):
@@ -11,12 +12,18 @@ class PatternError(ValueError):
     `pattern` is its text, `position` the offset of the offending character.
     """
 
+    reason: str
+    pattern: str
+    position: int
+
     def __init__(self, reason: str, pattern: str, position: int):
         # A tab or a line break would move the caret away from its character.
-        self.reason, self.pattern, self.position = _printable(reason), pattern, position
+        self.reason = _printable(reason)
+        self.pattern = pattern
+        self.position = position
         super().__init__(f"{self.reason}\n    {_printable(pattern)}\n    {' ' * position}^")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.reason, self.pattern, self.position))
 
 

@@ -1,10 +1,12 @@
 """The one-level pair that Functors.jl builds everything on: `children` and `rebuild`."""
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from .errors import LabelError, did_you_mean
 from .tree import DICT, INNER, Kind, Level, kind_of, level_of
+
+N = TypeVar("N")
 
 
 def children(node: Any) -> dict[Any, Any]:
@@ -48,7 +50,7 @@ def _held_and_own(level: Level) -> tuple[Any, dict[Hashable, tuple[int, Any]]]:
     return held, own
 
 
-def rebuild(node: Any, children: Mapping[Any, Any]) -> Any:
+def rebuild(node: N, children: Mapping[Any, Any]) -> N:
     """The node with other children: `children(rebuild(node, c)) == c`. The node is left as it is.
 
     **Arguments:**

@@ -7,6 +7,7 @@ all of them on together. Source: the bitap algorithm (Baeza-Yates and Gonnet, 19
 """
 
 import functools
+from collections.abc import Callable
 
 
 class Automaton:
@@ -26,7 +27,7 @@ class Automaton:
         self._fork_bits = sum(1 << place for place in self._forks)
         self._start = self._spread(1)
         # A model has few keys that differ, and many places where they stand.
-        self.matches = functools.lru_cache(maxsize=4096)(self._matches)
+        self.matches: Callable[[str], bool] = functools.lru_cache(maxsize=4096)(self._matches)
 
     def _compile(self, glob: str, wildcards: bool) -> None:
         opened: list[tuple[int, list[int]]] = []

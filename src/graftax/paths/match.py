@@ -4,6 +4,8 @@ The steps of a pattern are the states of a small automaton, held as the bits of 
 that no state reaches is never entered, so a full path costs its depth, not the size of the model.
 """
 
+from typing import Any
+
 from .parse import Pattern
 from .steps import DEEP, Deep, OneStep
 from .tree import INNER, Level
@@ -15,14 +17,14 @@ class Matcher:
     """One pattern, ready to be run. Its states are opaque integers; 0 is the dead state."""
 
     def __init__(self, pattern: Pattern):
-        self.pattern = pattern
+        self.pattern: Pattern = pattern
         self._steps = pattern.steps
         self._final = 1 << len(pattern.steps)
         # Where `**` stands, and where the steps stand that ask something of a child.
         self._deep = sum(1 << i for i, step in enumerate(self._steps) if step is DEEP)
         self._asking = (self._final - 1) ^ self._deep
-        self._memo: dict[tuple, Reached] = {}
-        self.start = self._closed(1)
+        self._memo: dict[tuple[Any, ...], Reached] = {}
+        self.start: int = self._closed(1)
 
     def accepts(self, state: int) -> bool:
         """Whether the node reached in this state is a match."""

@@ -37,7 +37,7 @@ def search(model: Any, pattern: Pattern | None, tests: Sequence[Test] = ()) -> l
     passes = tests[0] if len(tests) == 1 else lambda node: all(test(node) for test in tests)
     found: list[Match] = []
     # (address, keys, node, state, whether a wrapper around the node was taken)
-    pending: list[tuple] = [((), (), model, matcher.start, False)]
+    pending: list[tuple[Any, ...]] = [((), (), model, matcher.start, False)]
     while pending:
         address, keys, node, state, taken = pending.pop()
         if not taken and accepts(state) and passes(node):

@@ -49,7 +49,7 @@ class Level(NamedTuple):
 
 
 # Without the Python function that makes a NamedTuple: most levels of a model are made here.
-_new_level: Callable[[tuple], Level] = functools.partial(tuple.__new__, Level)
+_new_level: Callable[[tuple[Any, ...]], Level] = functools.partial(tuple.__new__, Level)
 
 
 class Kind(NamedTuple):
