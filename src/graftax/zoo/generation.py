@@ -46,7 +46,8 @@ def generate(
     **Raises:**
 
     - `ValueError`: an empty prompt or several; ids that the model does not know, or of a dtype too
-        small for its tokens; more tokens than the model has positions; a model that is not causal or gives no scores; a `temperature` below 0, or one above 0 without a `key`.
+        small for its tokens; more tokens than the model has positions; a model that is not causal or
+        gives no scores; a `temperature` below 0, or one above 0 without a `key`.
     - `RuntimeError`: scores of NaN, as for unknown ids in a prompt that is being traced.
 
     **Example:**
