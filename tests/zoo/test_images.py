@@ -1,5 +1,7 @@
 """Images that PyTorch refuses are refused, with what was given and what should have been."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -109,11 +111,16 @@ SMALLEST = {
 }
 
 
+@functools.cache
+def skeleton(name):
+    """A model of a family in inference mode and its state, both as shapes."""
+    make = eqx.nn.make_with_state(lambda: eqx.nn.inference_mode(FAMILIES[name]()))
+    return eqx.filter_eval_shape(make)
+
+
 def output_shape(name, shape):
     """Shapes alone: the images are many, and what is computed with them does not matter here."""
-    model, state = eqx.filter_eval_shape(
-        lambda: eqx.nn.make_with_state(lambda: eqx.nn.inference_mode(FAMILIES[name]()))()
-    )
+    model, state = skeleton(name)
     x = jnp.ones(shape)
     call = (lambda m, s: m(x, s)[0]) if jax.tree.leaves(state) else (lambda m, s: m(x))
     return eqx.filter_eval_shape(call, model, state).shape
@@ -134,3 +141,59 @@ def test_every_family_refuses_other_channels_and_a_batch_with_the_path(name, sha
     with pytest.raises(ValueError, match=r"takes images of 3 channels|takes one image") as error:
         output_shape(name, shape)
     assert any(note.startswith("In ") for note in error.value.__notes__)
+
+
+# --- ViT: positions for one size ---
+
+
+SMALL = {"width": 8, "depth": 1, "heads": 2, "inner": 8, "act": jax.nn.gelu, "key": KEY}
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(33, 32), (32, 39), (64, 64), (16, 16), (31, 32), (16, 64), (64, 16), (8, 128), (0, 32)],
+)
+@pytest.mark.parametrize("head", [None, "pooler", "classifier"])
+def test_vit_refuses_an_image_of_another_size_with_both(height, width, head):
+    model = gx.zoo.vit(image=(32, 32), patch=(8, 8), head=head, **SMALL)
+    message = rf"images of 32 x 32 pixels; got {height} x {width}, shape \(3, {height}, {width}\)"
+    for call in (model, model.embeddings, model[:"encoder"]):
+        with pytest.raises(ValueError, match=message):
+            eqx.filter_eval_shape(call, jnp.ones((3, height, width)))
+
+
+def test_an_oblong_image_is_not_taken_upright():
+    model = gx.zoo.vit(image=(16, 32), patch=(8, 8), **SMALL)
+    assert model(jnp.ones((3, 16, 32))).shape == (1000,)
+    with pytest.raises(ValueError, match="of 16 x 32 pixels; got 32 x 16"):
+        model(jnp.ones((3, 32, 16)))
+
+
+def test_positions_for_another_size_take_as_many_patches_and_then_that_size_alone():
+    model = gx.zoo.vit(image=(24, 24), patch=(8, 8), **SMALL)
+    larger = gx.select(model, "**.position.weight").apply(
+        lambda w: gx.resize_positions(w, (2, 6), prefix=1)
+    )
+    image = jnp.ones((3, 16, 48))
+    assert larger(image).shape == (1000,)
+    for other in [(3, 24, 24), (3, 16, 56), (3, 16, 40)]:
+        with pytest.raises(ValueError, match="positions"):
+            larger(jnp.ones(other))
+    told = gx.select(larger, gx.zoo.ImageSize).update(image=(16, 48))
+    assert (told(image) == larger(image)).all()
+    with pytest.raises(ValueError, match="of 16 x 48 pixels; got 48 x 16"):
+        told(jnp.ones((3, 48, 16)))
+
+
+def test_the_size_does_not_show_in_paths_and_is_saved(tmp_path):
+    model = gx.zoo.vit(image=(24, 24), patch=(8, 8), **SMALL)
+    assert gx.select(model, "patches").paths == ("embeddings.patches",)
+    gx.save(tmp_path / "m.safetensors", model)
+    with pytest.raises(ValueError, match="of 24 x 24 pixels; got 24 x 32"):
+        gx.load(tmp_path / "m.safetensors")(jnp.ones((3, 24, 32)))
+
+
+def test_without_its_class_token_the_positions_do_not_fit():
+    model = gx.zoo.vit(image=(24, 24), patch=(8, 8), **SMALL)
+    with pytest.raises(ValueError, match=r"sequence of 9 has fewer elements than .* positions, 10"):
+        gx.select(model, "class_token").remove()(jnp.ones((3, 24, 24)))

@@ -39,7 +39,12 @@ from .families.resnet import basic_block as basic_block, bottleneck as bottlenec
 from .families.unet import double_convolution as double_convolution, unet as unet
 from .families.vit import vit as vit, vit_block as vit_block
 from .generation import generate as generate
-from .images import AvgPool2d as AvgPool2d, Conv2d as Conv2d, MaxPool2d as MaxPool2d
+from .images import (
+    AvgPool2d as AvgPool2d,
+    Conv2d as Conv2d,
+    ImageSize as ImageSize,
+    MaxPool2d as MaxPool2d,
+)
 from .layers import (
     DropPath as DropPath,
     Take as Take,

@@ -3,11 +3,16 @@
 JAX gives an empty array where a window is larger than the image, and the mean of it is NaN.
 """
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from ..structure.wrappers import Wrapper
+from ..surgery import select
+from .embeddings import ClassToken, PositionEmbedding
 
 
 def check_image(layer: str, x: Any, channels: int | None = None) -> None:
@@ -35,11 +40,11 @@ def check_window(
     if padding in ("SAME", "SAME_LOWER"):
         # As much padding as it takes: any image but an empty one will do.
         window = (1,) * len(window)
-    sizes = [n + sum(p) for n, p in zip(x.shape[1:], sides, strict=True)]
+    sizes = tuple(n + sum(p) for n, p in zip(x.shape[1:], sides, strict=True))
     if any(n < 1 or n + c < w for n, c, w in zip(sizes, ceil, window, strict=True)):
         raise ValueError(
-            f"The image is too small: {layer} has a window of {' x '.join(map(str, window))}, and was "
-            f"given {' x '.join(map(str, x.shape[1:]))} pixels, {' x '.join(map(str, sizes))} if padded."
+            f"The image is too small: {layer} has a window of {_pixels(window)}, and was "
+            f"given {_pixels(x.shape[1:])} pixels, {_pixels(sizes)} if padded."
         )
 
 
@@ -114,3 +119,72 @@ def _check_pool(layer: eqx.nn.Pool, x: Any) -> None:
     # A window juts out by less than a stride: the next would start outside.
     ceil = tuple(n - 1 for n in layer.stride) if layer.use_ceil else (0, 0)
     check_window(name, x, layer.kernel_size, layer.padding, ceil=ceil)
+
+
+class ImageSize(Wrapper):
+    """The layer for images of one size, for which its positions are made; it does not show in paths.
+
+    Positions lie row by row, so an image with as many patches in other rows would get wrong ones. Where
+    the positions were replaced by another number of them, as by `resize_positions`, the size is no more
+    known: then any image with as many patches is taken, until `update(image=...)` says which.
+
+    Source: `transformers.ViTPatchEmbeddings`, which refuses other sizes too.
+
+    **Example:**
+
+    ```python
+    >>> import graftax as gx, jax.numpy as jnp
+    >>> gx.zoo.ImageSize(gx.zoo.ToTokens(), (4, 6))(jnp.ones((3, 6, 4)))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: These positions are for images of 4 x 6 pixels; got 6 x 4, shape (3, 6, 4)...
+
+    ```
+    """
+
+    _gx_same: ClassVar[bool] = True
+    image: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(self, layer: Callable, image: tuple[int, int]):
+        """**Arguments:**
+
+        - `layer`: takes an image `(channels, h, w)`.
+        - `image`: its height and width, in pixels.
+
+        **Raises:**
+
+        - `TypeError`: `layer` is not callable.
+        - `ValueError`: when called, on an image of another size.
+        """
+        super().__init__(layer)
+        self.image = image
+
+    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
+        self._check(x)
+        return super()._run(x, state, key, context)
+
+    def _check(self, x: Any) -> None:
+        patches = select(self.layer, eqx.nn.Conv2d).nodes
+        check_image(type(self).__name__, x, patches[0].in_channels if patches else None)
+        if x.shape[1:] == self.image or (patches and self._were_positions_replaced(patches[0])):
+            return
+        raise ValueError(
+            f"These positions are for images of {_pixels(self.image)} pixels; got {_pixels(x.shape[1:])}, "
+            f"shape {x.shape}. Resize the image, or the positions: graftax.resize_positions."
+        )
+
+    def _were_positions_replaced(self, patches: eqx.nn.Conv2d) -> bool:
+        """Whether they are not as many as an image of this size has patches, and tokens before them."""
+        positions = select(self.layer, PositionEmbedding).nodes
+        rows, columns = (
+            (side - window) // stride + 1
+            for side, window, stride in zip(
+                self.image, patches.kernel_size, patches.stride, strict=True
+            )
+        )
+        before = sum(token.weight.shape[0] for token in select(self.layer, ClassToken).nodes)
+        return any(layer.weight.shape[0] != before + rows * columns for layer in positions)
+
+
+def _pixels(sides: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sides))

@@ -13,7 +13,7 @@ from ..config import Config
 from ..convolution import ToTokens
 from ..embeddings import ClassToken, PositionEmbedding
 from ..family import Family, Names, Settings, with_prefix
-from ..images import Conv2d
+from ..images import Conv2d, ImageSize
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, PAIR, RATE, SIZE, Key
 from ..layers import Take
 from ..trunk import attention, encoder, layer_norm, mlp, pre_norm_block
@@ -44,7 +44,7 @@ def vit(
 
     **Arguments:**
 
-    - `image`, `patch`: height and width, in pixels.
+    - `image`, `patch`: height and width, in pixels. Images of another size are refused.
     - `channels`: of the image.
     - `width`, `depth`, `heads`, `inner`: of a token, the encoder, each attention, each MLP.
     - `act`: the activation in each MLP.
@@ -74,14 +74,15 @@ def vit(
         attention_dropout=attention_dropout,
     )
     patches = (image[0] // patch[0]) * (image[1] // patch[1])
+    embeddings = Chain(
+        patches=Conv2d(channels, width, patch, stride=patch, key=projection),
+        tokens=ToTokens(),
+        class_token=ClassToken(width, key=first),
+        position=Residual(PositionEmbedding(1 + patches, width, exact=True, key=places)),
+        dropout=eqx.nn.Dropout(dropout),
+    )
     parts: dict[str, Callable] = {
-        "embeddings": Chain(
-            patches=Conv2d(channels, width, patch, stride=patch, key=projection),
-            tokens=ToTokens(),
-            class_token=ClassToken(width, key=first),
-            position=Residual(PositionEmbedding(1 + patches, width, exact=True, key=places)),
-            dropout=eqx.nn.Dropout(dropout),
-        ),
+        "embeddings": ImageSize(embeddings, image),
         "encoder": encoder([block] * depth, key=blocks),
         "norm": layer_norm(width, eps),
     }
