@@ -3,14 +3,14 @@
 JAX gives an empty array where a window is larger than the image, and the mean of it is NaN.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from ..structure.wrappers import Wrapper
+from ..structure import Call, Wrapper
 from ..surgery import select
 from .embeddings import ClassToken, PositionEmbedding
 
@@ -142,7 +142,7 @@ class ImageSize(Wrapper):
     ```
     """
 
-    _gx_same: ClassVar[bool] = True
+    same_function: ClassVar[bool] = True
     image: tuple[int, int] = eqx.field(static=True)
 
     def __init__(self, layer: Callable, image: tuple[int, int]):
@@ -159,9 +159,10 @@ class ImageSize(Wrapper):
         super().__init__(layer)
         self.image = image
 
-    def _run(self, x: Any, state: Any, key: Any, context: Mapping[str, Any]) -> tuple[Any, Any]:
-        self._check(x)
-        return super()._run(x, state, key, context)
+    def forward(self, call: Call, /, *inputs: Any) -> Any:
+        """What the layer gives for an image of this size."""
+        self._check(inputs[0])
+        return call(self.layer, *inputs)
 
     def _check(self, x: Any) -> None:
         patches = select(self.layer, eqx.nn.Conv2d).nodes
