@@ -94,6 +94,8 @@ OURS: dict[str, Callable[[], Any]] = {
     "Remat": lambda: gx.Remat(linear(2, 2)),
     "Cast": lambda: gx.Cast(linear(2, 2), jnp.bfloat16),
     "Wrapper": lambda: gx.Wrapper(relu),
+    "Residual": lambda: gx.Residual(linear(2, 2), norm=nn.LayerNorm(2), drop=nn.Dropout(0.1)),
+    "Then": lambda: gx.Remat(gx.Then(gx.Chain(a=linear(2, 2)), b=gx.Then(relu, c=linear(2, 2)))),
     "LoRA": lambda: gx.LoRA(linear(4, 4), rank=2, alpha=3.0, key=KEY),
     "QuantizedLinear": lambda: gx.quantize(linear(2, 2)),
     "branch": lambda: [
@@ -121,6 +123,7 @@ OF_ZOO: dict[str, Callable[[], Any]] = {
     "DropPath": lambda: zoo.DropPath(0.25),
     "DynamicRotary": lambda: zoo.DynamicRotary(factor=2.0, length=8),
     "Embedding": lambda: zoo.Embedding(5, 2, padding=1, key=KEY),
+    "ImageSize": lambda: zoo.ImageSize((4, 6)),
     "LongRotary": lambda: zoo.LongRotary(short=(1.0, 2.0), long=(3.0, 4.0), length=4),
     "MaxPool2d": lambda: zoo.MaxPool2d(2),
     "Normalize": lambda: zoo.Normalize((0.5, 0.5), (1.0, 2.0)),

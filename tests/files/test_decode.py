@@ -38,6 +38,7 @@ IMPOSSIBLE = {
     "op text": (container("PairwiseFusion", op="sum"), "must be callable"),
     "init without a fold": (container("Parallel", op=RELU, init=3), "init of Parallel"),
     "shortcut no callable": (container("SkipConnection", op=ADD, shortcut=3), "shortcut"),
+    "execution unknown": (container("Parallel", op=ADD, execution="typo"), "execution"),
     "layer a number": (container("Chain", [1]), "must be callable"),
     "layer a text": (container("Chain", ["x"], labels=["a"]), "'a' of Chain must be callable"),
     "layer an array": (container("Chain", [W]), "must be callable"),

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+from safetensors.numpy import load_file
 
 import graftax as gx
 from common_files import same_bits
@@ -33,6 +34,16 @@ def test_what_is_public_comes_back(tmp_path, name):
         model, loaded = (eqx.nn.make_with_state(lambda m=m: m)() for m in (model, loaded))
         gx.save(tmp_path / "f", *model)
     assert same_bits(loaded, model)
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_tensor_is_called_by_its_path(tmp_path, name):
+    make = EVERYTHING[name]
+    model = cheap(make) if name.startswith("gx.zoo") else make()
+    gx.save(tmp_path / "f", model)
+    arrays = {path: node for path, node in gx.walk(model) if eqx.is_array(node)}
+    stored = load_file(tmp_path / "f")
+    assert stored.keys() <= arrays.keys() and len(stored) == len({id(a) for a in arrays.values()})
 
 
 def classes_in(module):

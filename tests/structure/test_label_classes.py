@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import graftax as gx
-from graftax.paths.tree import kind_of
+from graftax.paths import tree
 from graftax.structure import labels as module
 from graftax.structure.labels import layers_class
 
@@ -66,7 +66,7 @@ def test_what_is_made_beyond_the_bound_goes_when_its_models_go(full):
     models = [gx.Chain(**{f"passing_{i}": jnp.tanh}) for i in range(20)]
     assert len(module._passing) == before + 20 and len(module._kept) == kept
     del models
-    kind_of.cache_clear()
+    tree._kind_of_type.cache_clear()
     gc.collect()
     assert len(module._passing) == before
 

@@ -14,6 +14,8 @@ from .tensors import DTYPES, TensorFile
 
 Entry = Mapping[str, Any]
 
+ARRAYS = (jax.Array, np.ndarray, np.generic)
+
 STORABLE = frozenset(DTYPES.values())
 # What Python's own numbers become: the only arrays that JAX makes weakly typed.
 _WEAK = frozenset(("int32", "int64", "float32", "float64", "complex64", "complex128"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..paths.search import Match, search_all
 from ..surgery.same import identity
 from ..surgery.state import marker_of
 from . import arrays
@@ -34,6 +35,7 @@ class Collected:
         """Classes and functions that a reader has to be handed, by full name."""
         # The arrays themselves: an id stays taken only as long as its array lives.
         self._sources: dict[str, Any] = {}
+        self._paths: dict[Hashable, Match] = {}
         self._entries: dict[Hashable, dict[str, Any]] = {}
         self.parts: list[Any] = []
         """Entries that were cut off, innermost first: JSON is not read at any depth."""
@@ -47,6 +49,15 @@ class Collected:
         """What has to be written, by name."""
         return {name: arrays.raw(array) for name, array in self._sources.items()}
 
+    def look_up_paths(self, model: Any) -> None:
+        """Call the arrays of a model by the paths that `walk` prints, the first of each.
+
+        What stands where no walk goes (a static field, a partial) is called by the way that `encode` took.
+        """
+        found = search_all(model, lambda node: isinstance(node, arrays.ARRAYS))
+        # With the arrays themselves: an id is another's once its array is gone.
+        self._paths |= {identity(match.node): match for match in reversed(found)}
+
     def array(self, array: Any, path: str) -> dict[str, Any]:
         """The entry of an array, which is the same wherever this object stands."""
         if identity(array) in self._entries:
@@ -55,7 +66,8 @@ class Collected:
             arrays.check_storable(array)
         except Unstorable as reason:
             raise refused(path, f"{reason}") from None
-        name = self._free_name(path)
+        known = self._paths.get(identity(array))
+        name = self._free_name(path if known is None else known.path)
         self._sources[name] = array
         self._entries[identity(array)] = found = {"array": name, **arrays.described(array)}
         return found

@@ -43,6 +43,7 @@ class Encoder(Collected):
     def encode(self, node: Any, path: str) -> Any:
         """The JSON of one node. Raises `UnsavableError` with its path."""
         self.parts = []
+        self.look_up_paths(node)
         found = run(_child(node, self, path))
         return {"deep": found, "parts": self.parts} if self.parts else found
 
@@ -239,11 +240,14 @@ def _fields(node: Any, file: Collected, path: str, skipped: str = "") -> Task:
     if (why := fault(node)) is not None:
         raise refused(path, f"is a {type(node).__name__} that cannot be: {why}")
     names = [name for name in node.__dataclass_fields__ if name != skipped]
+    # What a wrapper wraps, and the labelled layers it has beside that, stand at its own path.
+    elided = ("layer", getattr(type(node), "beside", None)) if isinstance(node, Wrapper) else ()
     found = {}
     for name in names:
         if name in values:
-            inner = isinstance(node, Wrapper) and name == "layer"
-            found[name] = yield _child(values[name], file, path if inner else join(path, name))
+            found[name] = yield _child(
+                values[name], file, path if name in elided else join(path, name)
+            )
     unset = [name for name in names if name not in values]
     return found, ({"unset": unset} if unset else {})
 
