@@ -123,7 +123,7 @@ OF_ZOO: dict[str, Callable[[], Any]] = {
     "DropPath": lambda: zoo.DropPath(0.25),
     "DynamicRotary": lambda: zoo.DynamicRotary(factor=2.0, length=8),
     "Embedding": lambda: zoo.Embedding(5, 2, padding=1, key=KEY),
-    "ImageSize": lambda: zoo.ImageSize((4, 6)),
+    "ImageSize": lambda: zoo.ImageSize(nn.Identity(), (4, 6)),
     "LongRotary": lambda: zoo.LongRotary(short=(1.0, 2.0), long=(3.0, 4.0), length=4),
     "MaxPool2d": lambda: zoo.MaxPool2d(2),
     "Normalize": lambda: zoo.Normalize((0.5, 0.5), (1.0, 2.0)),
