@@ -1,9 +1,7 @@
 """The base of all containers: labels, access, and how paths and edits see their children."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic
-
-import wadler_lindig as wl
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from ..paths.errors import did_you_mean, listed
 from ..paths.tree import Level, dynamic_fields, shallow_copy, values_of
@@ -11,7 +9,7 @@ from ..paths.types import Self
 from .access import find_positions, items_of
 from .labels import arranged, as_layers, check_layer
 from .node import Node
-from .printing import layer_doc
+from .printing import Child
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -166,6 +164,7 @@ class StructuralLayer(Node, Generic[L]):
     def _check(self) -> None:
         """Raise `ValueError` for a number of children that the container cannot work with."""
 
-    def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
-        children = [(key if self.labels else None, layer) for key, layer in items_of(self)]
-        return layer_doc(self, children, **kwargs)
+    _held: ClassVar[str] = "layers"
+
+    def _shown(self) -> list[Child]:
+        return [(key if self.labels else None, layer) for key, layer in items_of(self)]

@@ -3,13 +3,11 @@
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import wadler_lindig as wl
-
 from ..paths.tree import INNER, Level, shallow_copy, values_of
 from ..paths.types import Self
 from .call import Call
 from .labels import arranged, as_layers, check_layer
-from .printing import layer_doc
+from .printing import Child
 from .wrapper import Wrapper
 
 # Functions, not methods: to Equinox a bound method of a module is a module, and making one flattens all
@@ -59,7 +57,7 @@ class Beside(Wrapper):
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *dict(_own(self))})
 
-    def _ipython_key_completions_(self) -> list[Hashable]:
+    def _ipython_key_completions_(self) -> list[str]:
         return [*super()._ipython_key_completions_(), *dict(_own(self))]
 
     def tree_level(self) -> Level:
@@ -94,8 +92,8 @@ class Beside(Wrapper):
             check_layer(type(self), key, layer)
         return _with_own(self, inner[0], own)
 
-    def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
-        return layer_doc(self, [(None, self.layer), *_own(self)], **kwargs)
+    def _shown(self) -> list[Child]:
+        return [(None, self.layer), *_own(self)]
 
 
 class Residual(Beside):
@@ -118,6 +116,7 @@ class Residual(Beside):
     """
 
     beside: ClassVar[str] = "before"
+    _held: ClassVar[str] = "layer before"
 
     before: tuple
 
@@ -160,6 +159,7 @@ class Then(Beside):
     """
 
     beside: ClassVar[str] = "after"
+    _held: ClassVar[str] = "layer after"
 
     after: tuple
 
@@ -182,3 +182,8 @@ class Then(Beside):
         for label, layer in _own(self):
             y = call(layer, y, label=label)
         return y
+
+    def tree_rearrange(self, items: Sequence[tuple[Hashable, Any]]) -> Any:
+        """The same with more, fewer or renamed layers behind; the layer alone if there are none left."""
+        changed = super().tree_rearrange(items)
+        return changed if changed.after else changed.layer

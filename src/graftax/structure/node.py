@@ -15,11 +15,12 @@ is something new.
 
 import abc
 import inspect
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
+import wadler_lindig as wl
 
 from ..paths.tree import Level, TreeNode, shallow_copy
 from ..paths.types import Self
@@ -27,6 +28,7 @@ from .above import Above
 from .call import Call, split_inputs
 from .labels import CLS
 from .pickling import found, in_tree, named
+from .printing import Child, layer_doc, treescope_of
 from .stateful import declares_state
 
 _getattribute = object.__getattribute__
@@ -145,5 +147,22 @@ class Node(TreeNode, eqx.nn.StatefulLayer, metaclass=_NodeMeta):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update({name: in_tree(found, value) for name, value in state.items()})
 
-    def _ipython_key_completions_(self) -> list[Hashable]:
-        return [key for key in type(self).tree_level(self).keys if isinstance(key, str)]
+    # --- How it is shown ---
+
+    _held: ClassVar[str]
+    """The names of the fields that its children stand in, between spaces."""
+
+    @abc.abstractmethod
+    def _shown(self) -> list[Child]:
+        """The children as they are printed: `(label, child)`, or `(None, child)`."""
+
+    def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
+        return layer_doc(self, type(self)._shown(self), self._held, **kwargs)
+
+    def __treescope_repr__(self, path: str | None, subtree_renderer: Any) -> Any:
+        return treescope_of(self, type(self)._shown(self), self._held, path, subtree_renderer)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        level = type(self).tree_level(self)
+        children = zip(level.keys, level.children, strict=True)
+        return [key for key, child in children if isinstance(key, str) and callable(child)]

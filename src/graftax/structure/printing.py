@@ -1,7 +1,7 @@
 """How a child is printed inside its container."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -24,16 +24,48 @@ def _same(value: Any, default: Any) -> bool:
     return value is default or (isinstance(value, str) and value == default)
 
 
-def layer_doc(layer: Any, children: Sequence[tuple[object, Any]], **kwargs: Any) -> wl.AbstractDoc:
+Child = tuple[object, Any]
+"""A label, or None for one that prints none; and what stands there."""
+
+
+def layer_doc(layer: Any, children: Sequence[Child], held: str, **kwargs: Any) -> wl.AbstractDoc:
     """`Type(label=child, ..., field=value)`: the children, then the fields that are not as by default.
 
-    `children` are what the field `layers` or `layer` holds; a label None prints no label.
+    `held` are the names of the fields that the children stand in, which do not show.
     """
-    docs = [child_doc(label, child, **kwargs) for label, child in children]
-    for field in dataclasses.fields(layer):
-        value = getattr(layer, field.name, field.default)
-        hidden = _same(value, field.default) and kwargs.get("hide_defaults", True)
-        if field.name not in ("layers", "layer") and not hidden:
-            docs.append(child_doc(field.name, value, **kwargs))
+    hide_defaults = kwargs.get("hide_defaults", True)
+    shown = [*children, *_fields(layer, held.split(), hide_defaults)]
+    docs = [child_doc(label, child, **kwargs) for label, child in shown]
     begin = wl.TextDoc(type(layer).__name__ + "(")
     return wl.bracketed(begin, docs, wl.comma, wl.TextDoc(")"), kwargs["indent"])
+
+
+def _fields(layer: Any, held: Sequence[str], hide_defaults: bool) -> Iterator[Child]:
+    for field in dataclasses.fields(layer):
+        value = getattr(layer, field.name, field.default)
+        if field.name not in held and not (hide_defaults and _same(value, field.default)):
+            yield field.name, value
+
+
+def treescope_of(layer: Any, children: Sequence[Child], held: str, path: Any, render: Any) -> Any:
+    """What `layer_doc` prints, as treescope shows it: foldable, each child with its path."""
+    # Only treescope asks, so it is there.
+    from treescope import rendering_parts as parts
+
+    def line(label: object, child: Any, place: str) -> Any:
+        name = "" if label is None else f"{label}="
+        inside = render(child, path=None if path is None else f"{path}{place}")
+        comma = parts.siblings(",", parts.fold_condition(collapsed=parts.text(" ")))
+        named = parts.siblings_with_annotations(name, inside)
+        return parts.build_full_line_with_annotations(named, comma)
+
+    # What a wrapper wraps is reached through it: it has the path of the wrapper.
+    is_wrapper = held.split()[0] == "layer"
+    places = [
+        f".{label}" if label is not None else "" if is_wrapper and i == 0 else f"[{i}]"
+        for i, (label, _) in enumerate(children)
+    ]
+    lines = [line(*child, place) for child, place in zip(children, places, strict=True)]
+    lines += [line(name, value, f".{name}") for name, value in _fields(layer, held.split(), True)]
+    begin = parts.siblings(parts.maybe_qualified_type_name(type(layer)), "(")
+    return parts.build_foldable_tree_node_from_children(begin, lines, suffix=")", path=path)

@@ -1,9 +1,7 @@
 """The base of all wrappers: layers around one layer that do not show in paths."""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from typing import Any
-
-import wadler_lindig as wl
+from typing import Any, ClassVar
 
 from ..paths.functor import children
 from ..paths.tree import INNER, Level, dynamic_fields, shallow_copy, values_of
@@ -11,7 +9,7 @@ from ..paths.types import Self
 from .call import Call
 from .labels import check_layer
 from .node import Node
-from .printing import layer_doc
+from .printing import Child
 
 
 class Wrapper(Node):
@@ -121,12 +119,14 @@ class Wrapper(Node):
         pairs = zip(level.keys, level.children, strict=True)
         return [key for key, child in pairs if key is not INNER and child is not None]
 
-    def _ipython_key_completions_(self) -> list[Hashable]:
+    def _ipython_key_completions_(self) -> list[str]:
         inside = getattr(self.layer, "_ipython_key_completions_", list)
         return inside()
 
-    def __pdoc__(self, **kwargs: Any) -> wl.AbstractDoc:
-        return layer_doc(self, [(None, self.layer)], **kwargs)
+    _held: ClassVar[str] = "layer"
+
+    def _shown(self) -> list[Child]:
+        return [(None, self.layer)]
 
 
 def unwrap(layer: Any) -> Any:
