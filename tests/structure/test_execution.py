@@ -256,3 +256,17 @@ def test_an_error_inside_a_branch_carries_one_note_with_its_path(execution, inne
     (note,) = [note for note in caught.value.__notes__ if note.startswith("In ")]
     deeper = ".up" if isinstance(inner(), gx.Chain) else ""
     assert note == f"In block.a{deeper}: Linear was given f32[4]"
+
+
+def test_parallel_takes_an_execution_and_every_edit_of_it_is_checked():
+    m = gx.Parallel(a=mlp(0), b=mlp(1), op=sum, execution="vmap")
+    assert m.execution == "vmap" and gx.select(m, "").update(execution="scan").execution == "scan"
+    message = "execution must be one of sequential, vmap, scan; got 'typo'"
+    for make in (
+        lambda: gx.Parallel(a=mlp(0), execution="typo"),
+        lambda: gx.update(m, execution="typo"),
+        lambda: gx.select(m, "").update(execution="typo"),
+        lambda: gx.select(gx.Chain(part=m), "part").update(execution="typo"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make()

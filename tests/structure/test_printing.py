@@ -1,12 +1,14 @@
 """What a container prints: its labels, and text that reads as the constructor."""
 
 import functools
+import inspect
 import operator
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
+import treescope
 import wadler_lindig as wl
 from hypothesis import given, settings
 
@@ -142,3 +144,30 @@ def test_what_is_printed_can_be_read_again(spec):
     read = eval(repr(m), names)
     assert read == m and jax.tree.structure(read) == jax.tree.structure(m)
     assert eval(eqx.tree_pformat(m, width=20), names) == m
+
+
+def test_treescope_shows_labels_and_not_the_field_that_holds_them():
+    model = gx.Chain(
+        stem=gx.Parallel(left=abs, op=sum), body=gx.Chain(abs, gx.Remat(gx.Chain(deep=jnp.sin)))
+    )
+    text = treescope.render_to_text(model)
+    assert "stem=Parallel(left=builtins.abs, op=builtins.sum)" in text
+    assert "body=Chain(builtins.abs, Remat(Chain(deep=jax.numpy.sin)))" in text
+    assert "layers" not in text
+    paths = treescope.render_to_html(model)
+    assert ".body[1].deep" in paths and ".stem.left" in paths
+
+
+def test_a_notebook_shows_the_signature_of_the_class():
+    assert str(inspect.signature(gx.Chain)) == "(*layers: Any, **labelled: Any)"
+    assert list(inspect.signature(gx.Vmap).parameters) == ["layer", "axis_name"]
+
+    class Own(gx.Chain):
+        """Of its own constructor."""
+
+        def __init__(self, width, *, depth=2):
+            super().__init__(*[abs] * depth)
+
+    assert str(inspect.signature(Own)) == "(width, *, depth=2)"
+    assert gx.Chain(a=gx.Chain(b=abs), c=abs)._ipython_key_completions_() == ["a", "c"]
+    assert gx.Remat(gx.Chain(a=abs))._ipython_key_completions_() == ["a"]

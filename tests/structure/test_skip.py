@@ -176,3 +176,62 @@ def test_shapes_that_do_not_add_up_are_noted_at_op():
         gx.Chain(block=gx.SkipConnection(linear=linear(3, 2)))(jnp.ones(3))
     (note,) = [note for note in caught.value.__notes__ if note.startswith("In ")]
     assert note == "In block.op: add was given f32[2], f32[3]"
+
+
+# --- One rule for every op ---
+
+
+def test_an_op_of_a_tuple_is_given_the_output_and_the_shortcut_as_one():
+    x = jnp.arange(3.0)
+    dense = gx.SkipConnection(conv=linear(3, 2), op=jnp.concatenate)
+    assert jnp.array_equal(dense(x), jnp.concatenate([linear(3, 2)(x), x]))
+    assert gx.SkipConnection(double, op=tuple)(3) == (6, 3)
+    assert gx.SkipConnection(double, shortcut=square, op=max)(3) == 9
+    assert gx.PairwiseFusion(double, increment, op=max)((3, 100)) == (6, 101)
+
+
+def test_an_op_that_is_a_layer_is_given_the_tuple_and_takes_context():
+    class Weighted(eqx.Module):
+        share: jax.Array
+
+        def __call__(self, pair, *, more=0.0):
+            y, around = pair
+            return self.share * y + around + more
+
+    block = gx.SkipConnection(double, op=Weighted(jnp.array(10.0)))
+    assert float(block(3.0)) == 63.0 and float(block(3.0, more=1.0)) == 64.0
+    inside = gx.SkipConnection(double, op=gx.Chain(pick=operator.itemgetter(0), more=increment))
+    assert inside(3) == 7
+
+
+@pytest.mark.parametrize("wrap", [gx.Wrapper, gx.Remat, lambda f: gx.Cast(f, jnp.float32)])
+def test_a_wrapped_op_of_two_arguments_is_one_of_two_arguments(wrap):
+    subtract = lambda a, b: a - b
+    assert float(gx.SkipConnection(double, op=wrap(subtract))(jnp.array(3.0))) == 3.0
+    three = [lambda x: x, double, square]
+    assert float(gx.Parallel(*three, op=wrap(subtract))(jnp.array(3.0))) == 3 - 6 - 9
+
+
+@pytest.mark.parametrize("make", [gx.SkipConnection, gx.Parallel, gx.PairwiseFusion])
+def test_op_and_shortcut_are_reached_like_any_child(make):
+    model = make(a=double, op=max)
+    assert model.op is model["op"] is max and "op" in model
+    assert gx.select(model, ".op").one() is max
+    block = gx.SkipConnection(a=double, shortcut=square)
+    assert block.shortcut is block["shortcut"] is square and "shortcut" in block
+    assert "shortcut" not in gx.SkipConnection(a=double)
+    assert set(block._ipython_key_completions_()) == {"a", "op", "shortcut"}
+
+
+@pytest.mark.parametrize(
+    "make", [gx.SkipConnection, gx.Parallel, gx.PairwiseFusion, gx.Chain, gx.Repeat]
+)
+def test_an_async_function_is_no_layer(make):
+    async def later(x):
+        return x
+
+    with pytest.raises(TypeError, match=r"Layer 'a' of .* cannot be an async function: later"):
+        make(a=later)
+    if make not in (gx.Chain, gx.Repeat):
+        with pytest.raises(TypeError, match=r"Layer 'op' of .* cannot be an async function"):
+            make(a=double, op=later)

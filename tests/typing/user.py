@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, assert_type
 
 import equinox as eqx
-import graftax as gx
 import jax
 from jaxtyping import PRNGKeyArray
+
+import graftax as gx
 
 
 class Stem(NamedTuple):

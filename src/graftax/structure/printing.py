@@ -55,9 +55,7 @@ def treescope_of(layer: Any, children: Sequence[Child], held: str, path: Any, re
     def line(label: object, child: Any, place: str) -> Any:
         name = "" if label is None else f"{label}="
         inside = render(child, path=None if path is None else f"{path}{place}")
-        comma = parts.siblings(",", parts.fold_condition(collapsed=parts.text(" ")))
-        named = parts.siblings_with_annotations(name, inside)
-        return parts.build_full_line_with_annotations(named, comma)
+        return parts.siblings_with_annotations(name, inside)
 
     # What a wrapper wraps is reached through it: it has the path of the wrapper.
     is_wrapper = held.split()[0] == "layer"
@@ -67,5 +65,9 @@ def treescope_of(layer: Any, children: Sequence[Child], held: str, path: Any, re
     ]
     lines = [line(*child, place) for child, place in zip(children, places, strict=True)]
     lines += [line(name, value, f".{name}") for name, value in _fields(layer, held.split(), True)]
+    more = parts.siblings(",", parts.fold_condition(collapsed=parts.text(" ")))
+    last = parts.fold_condition(expanded=parts.text(","))
+    ends = [*[more] * (len(lines) - 1), last][: len(lines)]
+    lines = list(map(parts.build_full_line_with_annotations, lines, ends))
     begin = parts.siblings(parts.maybe_qualified_type_name(type(layer)), "(")
     return parts.build_foldable_tree_node_from_children(begin, lines, suffix=")", path=path)
