@@ -235,6 +235,18 @@ def test_a_wrapper_does_not_hide_a_child_of_what_it_wraps():
         Gain(inner, gain=2.0)
 
 
+def test_a_wrapper_with_a_field_of_its_own_is_rebuilt_with_both_whatever_the_order_of_keys():
+    model = gx.Chain(part=Gain(gx.Chain(a=abs, b=jnp.sin), gain=2.0)).part
+    assert list(gx.children(model)) == ["a", "b", "gain"]
+    rebuilt = gx.rebuild(model, {"gain": 5.0, "b": jnp.tanh, "a": jnp.cos})
+    assert type(rebuilt) is Gain and type(rebuilt.layer) is gx.Chain
+    assert (rebuilt.gain, rebuilt.layer.a, rebuilt.layer.b) == (5.0, jnp.cos, jnp.tanh)
+    assert (model.gain, model.layer.a) == (2.0, abs)
+    # More and fewer children are those of the chain, never of the wrapper.
+    longer = gx.rebuild(model, {"a": abs, "new": jnp.exp, "b": jnp.sin, "gain": 2.0})
+    assert longer.layer.labels == ("a", "new", "b") and longer.gain == 2.0
+
+
 def test_a_wrapper_needs_its_own_fields():
     model = Gain(gx.Chain(b=abs), gain=2.0)
     with pytest.raises(KeyError, match=r"missing: \['gain'\]"):

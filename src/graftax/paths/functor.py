@@ -12,8 +12,8 @@ N = TypeVar("N")
 def children(node: Any) -> dict[Any, Any]:
     """The children of one node, by label or int position: `rebuild(node, children(node)) == node`.
 
-    What a transparent wrapper holds stands in the wrapper's place; a field of the wrapper itself
-    goes before a child of that name inside. `None` is no child, as in JAX. Source: Functors.jl.
+    What a transparent wrapper holds stands in the wrapper's place, its own fields beside it. `None` is
+    no child, as in JAX. Source: Functors.jl.
 
     **Arguments:**
 
@@ -87,9 +87,7 @@ def _rebuilt(node: Any, new: dict[Any, Any]) -> Any:
     kind, level = kind_of(node), level_of(node)
     held, own = _held_and_own(level)
     if kind is not None and held is not None and own.keys() <= new.keys():
-        # A field of a wrapper hides the child of that name inside, which stays as it is.
-        hidden = {key: child for key, child in children(held).items() if key in own}
-        below = {k: hidden.get(k, v) for k, v in new.items() if k not in own or k in hidden}
+        below = {key: child for key, child in new.items() if key not in own}
         changed = {i: new[key] for key, (i, _) in own.items()}
         return kind.replace(node, {0: _rebuilt(held, below), **changed})
     if own.keys() == new.keys():
