@@ -110,3 +110,15 @@ def untouched(old: Any, new: Any, *but: str) -> bool:
         path for path in leaves if not any(path == b or path.startswith(f"{b}.") for b in but)
     ]
     return all(after[path] is before[path] for path in outside)
+
+
+LINEARS = (
+    "stem",
+    "body.0.down",
+    "body.0.up",
+    "body.1.down",
+    "body.1.up",
+    "sides.left",
+    "mix",
+    "head",
+)

@@ -41,6 +41,8 @@ from .surgery import (
     Dispatch,
     tie,
     label_fn,
+    partition,
+    each,
     extend_state,
     with_state,
 )
@@ -109,6 +111,8 @@ __all__ = [
     "Dispatch",
     "tie",
     "label_fn",
+    "partition",
+    "each",
     "extend_state",
     "with_state",
     # Operations on layers

@@ -1,16 +1,18 @@
 """Many edits in one pass: only the spine above what changes is rebuilt."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .path import render
 from .search import Match
-from .tree import INNER, Kind, TreeNode, kind_of, level_of
+from .tree import INNER, kind_of, level_of, with_children
 
 Edit = Callable[[Any], Any]
 Items = list[tuple[Hashable, Any]]
-Change = Callable[[Hashable, Any], Items]
+Change = Callable[[Match, Hashable, Any], Items]
+"""From a match, its label and what stands there after the edits below, to what is to stand there."""
 
 
 def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
@@ -31,23 +33,42 @@ def edited(model: Any, edits: Mapping[tuple[int, ...], Edit]) -> Any:
 def _apply(node: Any, branch: dict[int, Any], keys: tuple[Hashable, ...]) -> Any:
     edit = branch.pop(-1, None)
     if branch:
-        kind = kind_of(node)
-        assert kind is not None, "an address leads through a leaf"
-        level = kind.level(node)
+        level = level_of(node)
         old = level.children
         new = {i: _apply(old[i], below, (*keys, level.keys[i])) for i, below in branch.items()}
         changed = {i: child for i, child in new.items() if child is not old[i]}
-        node = _replaced(kind, node, changed, keys) if changed else node
+        node = _replaced(node, changed, keys) if changed else node
     return node if edit is None else edit(node)
 
 
-def _replaced(kind: Kind, node: Any, changed: Mapping[int, Any], keys: tuple[Hashable, ...]) -> Any:
+def _replaced(node: Any, changed: Mapping[int, Any], keys: tuple[Hashable, ...]) -> Any:
+    if len(changed) > 1:
+        try:
+            return with_children(node, changed)
+        except (ValueError, TypeError):
+            pass  # One by one, to say which it is.
+    for i, child in changed.items():
+        with errors_located(at_path(render((*keys, level_of(node).keys[i])))):
+            node = with_children(node, {i: child})
+    return node
+
+
+def at_path(path: str) -> str:
+    """A place for `errors_located`."""
+    return f"At {path!r}" if path else "At the root"
+
+
+@contextlib.contextmanager
+def errors_located(where: str) -> Iterator[None]:
+    """What is raised inside says where: `where: ...`."""
     try:
-        if isinstance(node, TreeNode):
-            type(node).tree_check(node, changed)
-        return kind.replace(node, changed)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"In {located(node, render(keys))}: {error}") from None
+        yield
+    except Exception as error:
+        # Those of other classes may be made of other things than a text.
+        if type(error) in (ValueError, TypeError):
+            raise type(error)(f"{where}: {error}") from None
+        error.add_note(f"{where}.")
+        raise
 
 
 def located(node: Any, path: str) -> str:
@@ -62,24 +83,25 @@ def at(model: Any, address: tuple[int, ...]) -> Any:
     return model
 
 
-def rearranged(model: Any, matches: tuple[Match, ...], change: Change, doing: str) -> Any:
+def rearranged(
+    model: Any, matches: Sequence[Match], change: Change, doing: str, instead: str = ""
+) -> Any:
     """The model with each match changed to zero or more `(label, layer)` items of its parent.
 
-    Raises `ValueError` if a match is the root or stands where there is no order to change.
+    Raises `ValueError` if a match is the root or stands where there is no order to change: it cannot
+    be `doing`, as in "removed", and `instead` says what can be done.
     """
-    by_parent: dict[tuple[int, ...], dict[int, Change]] = {}
-    paths: dict[tuple[int, ...], str] = {}
+    by_parent: dict[tuple[int, ...], dict[int, Match]] = {}
     for match in matches:
         address = place(match)
         if not address:
-            raise ValueError(f"The root cannot be {doing}: it stands in no container.")
-        by_parent.setdefault(address[:-1], {})[address[-1]] = change
-        paths[address[:-1]] = render(match.keys[: len(address) - 1])
-    edits = {
-        parent: (lambda node, c=changes, p=paths[parent]: _rearrange(node, c, p, doing))
-        for parent, changes in by_parent.items()
-    }
-    return edited(model, edits)
+            raise ValueError(f"The root cannot be {doing}: it stands in no container.{instead}")
+        by_parent.setdefault(address[:-1], {})[address[-1]] = match
+
+    def rearranging(changed: Mapping[int, Match]) -> Edit:
+        return lambda node: _rearrange(node, changed, change, doing, instead)
+
+    return edited(model, {parent: rearranging(each) for parent, each in by_parent.items()})
 
 
 def place(match: Match) -> tuple[int, ...]:
@@ -90,27 +112,29 @@ def place(match: Match) -> tuple[int, ...]:
     return match.address[:depth]
 
 
-def _rearrange(node: Any, changes: Mapping[int, Change], path: str, doing: str) -> Any:
-    kind = kind_of(node)
-    level = level_of(node)
-    place = located(node, path)
-    where = place if path else f"{place},"
+def _rearrange(
+    node: Any, changed: Mapping[int, Match], change: Change, doing: str, instead: str
+) -> Any:
+    kind, level = kind_of(node), level_of(node)
+    number, some = next(iter(changed.items()))
+    path = render(some.keys[: len(place(some)) - 1])
+    where = located(node, path)
     if kind is None or kind.rearrange is None:
-        field = level.keys[next(iter(changes))]
-        raise ValueError(
-            f"{field!r} of {where} cannot be {doing}: it is a field, and fields of a class are "
-            "fixed. `.set` and `.update` change what is in it."
-        )
+        reason = "it is a field, and fields of a class are fixed. `.set` and `.update` change what is in it"
+        raise ValueError(_cannot(level.keys[number], where, doing, reason, instead))
     items: Items = []
     for i, (key, child) in enumerate(zip(level.keys, level.children, strict=True)):
-        new = changes[i](key, child) if i in changes else [(key, child)]
-        if i in changes and _is_field(node, key) and (new or not _is_optional(node, key)):
-            raise ValueError(f"{key!r} of {where} cannot be {doing}: it is no layer in an order.")
+        new = change(changed[i], key, child) if i in changed else [(key, child)]
+        if i in changed and _is_field(node, key) and (new or not _is_optional(node, key)):
+            raise ValueError(_cannot(key, where, doing, "it is no layer in an order", instead))
         items.extend(new)
-    try:
+    with errors_located(f"In {where}"):
         return kind.rearrange(node, items)
-    except (ValueError, TypeError) as error:
-        raise type(error)(f"In {place}: {error}") from None
+
+
+def _cannot(key: Hashable, where: str, doing: str, reason: str, instead: str) -> str:
+    comma = "," if where.startswith("the root") else ""
+    return f"{key!r} of {where}{comma} cannot be {doing}: {reason}.{instead}"
 
 
 def _is_field(node: Any, name: Hashable) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from .errors import LabelError, did_you_mean
-from .tree import DICT, INNER, Kind, Level, kind_of, level_of
+from .tree import DICT, INNER, Kind, Level, kind_of, level_of, with_children
 
 N = TypeVar("N")
 
@@ -68,6 +68,7 @@ def rebuild(node: N, children: Mapping[Any, Any]) -> N:
 
     - `KeyError`: a key that the node does not have, or one that is missing.
     - `ValueError`: keys that cannot stand in the node, such as labels in a list.
+    - `TypeError`: what is no layer, in the place of a layer of a container.
 
     **Example:**
 
@@ -89,10 +90,10 @@ def _rebuilt(node: Any, new: dict[Any, Any]) -> Any:
     if kind is not None and held is not None and own.keys() <= new.keys():
         below = {key: child for key, child in new.items() if key not in own}
         changed = {i: new[key] for key, (i, _) in own.items()}
-        return kind.replace(node, {0: _rebuilt(held, below), **changed})
+        return with_children(node, {0: _rebuilt(held, below), **changed})
     if own.keys() == new.keys():
         changed = {i: new[key] for key, (i, _) in own.items()}
-        return kind.replace(node, changed) if kind is not None and changed else node
+        return with_children(node, changed)
     if kind is not None and kind.rearrange is not None and _are_keys_of(kind, new):
         return kind.rearrange(node, list(new.items()))
     keys = list(children(node))

@@ -40,9 +40,14 @@ def search(model: Any, pattern: Pattern | None, tests: Sequence[Test] = ()) -> l
     pending: list[tuple[Any, ...]] = [((), (), model, matcher.start, False)]
     while pending:
         address, keys, node, state, taken = pending.pop()
-        if not taken and accepts(state) and passes(node):
-            found.append(Match(address, keys, node))
-            taken = True
+        if not taken and accepts(state):
+            try:
+                taken = bool(passes(node))
+            except Exception as error:
+                error.add_note(_asked_about(node, keys))
+                raise
+            if taken:
+                found.append(Match(address, keys, node))
         kind = kind_of(node)
         if kind is None:
             continue
@@ -54,6 +59,15 @@ def search(model: Any, pattern: Pattern | None, tests: Sequence[Test] = ()) -> l
                 inner = taken and key is INNER
                 pending.append(((*address, i), (*keys, key), child, after, inner))
     return found
+
+
+def _asked_about(node: Any, keys: tuple[Hashable, ...]) -> str:
+    name, path = type(node).__name__, render(keys)
+    place = f"the {name} at {path!r}" if path else f"a {name}, the root"
+    return (
+        f"A criterion was asked about {place}. It is asked about every node: put a pattern or a type "
+        "before it to ask fewer."
+    )
 
 
 def search_all(model: Any, test: Test) -> list[Match]:

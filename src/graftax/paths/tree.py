@@ -246,6 +246,13 @@ def replaced(node: Any, new: Mapping[int, Any]) -> Any:
     return node if kind is None or not new else kind.replace(node, new)
 
 
+def with_children(node: Any, new: Mapping[int, Any]) -> Any:
+    """`replaced`, as an edit leaves it: raises for what the node says cannot stand in it."""
+    if isinstance(node, TreeNode):
+        type(node).tree_check(node, new)
+    return replaced(node, new)
+
+
 def map_children(change: Callable[[Any], Any], node: Any) -> Any:
     """The node with each of its children changed; itself if that changes none."""
     children = level_of(node).children

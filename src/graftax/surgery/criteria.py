@@ -5,14 +5,26 @@ import functools
 import re
 import types
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..paths.parse import parse
 from ..paths.search import Match, Test, search
 from ..structure.labels import layer_name
 from .hints import NoMatchError, no_match
 
-Criterion = str | re.Pattern | type | tuple | list | types.UnionType | Callable[[Any], bool]
+if TYPE_CHECKING:
+    Criterion = (
+        str
+        | re.Pattern[str]
+        | type
+        | types.UnionType
+        | Sequence[str | re.Pattern[str]]
+        | Sequence[type]
+        | Callable[[Any], Any]
+    )
+    """A pattern, a regular expression, a type, several of these, or a predicate on the node."""
+else:
+    Criterion = Any  # A criterion of another type gets an answer in words.
 
 
 class Alternative(NamedTuple):
@@ -31,49 +43,66 @@ class Query(NamedTuple):
     """What the tests ask for, in words."""
 
 
-def read_criteria(criteria: Sequence[Any]) -> Query:
+class Question(NamedTuple):
+    """A test, and what it asks for in words."""
+
+    test: Test
+    description: str
+
+
+def read_criteria(criteria: Sequence[Criterion]) -> Query:
     """Sort criteria into patterns and tests. Raises `TypeError` for what is neither."""
     if not criteria:
         raise TypeError("At least one criterion is needed: a pattern, a type or a predicate.")
-    alternatives, tests, descriptions = [], [], []
-    for criterion in criteria:
-        if (alternative := _as_alternative(criterion)) is not None:
-            alternatives.append(alternative)
-        elif (test := _as_type_test(criterion)) is not None:
-            tests.append(test[0])
-            descriptions.append(test[1])
-        elif callable(criterion):
-            tests.append(_noted(criterion))
-            descriptions.append(f"something that {layer_name(criterion)} accepts")
-        else:
-            raise TypeError(
-                "A criterion is a pattern (a string), a list of patterns, a compiled regular "
-                f"expression, a type, a tuple of types or a predicate; got {criterion!r}."
-            )
-    return Query(tuple(alternatives), tuple(tests), tuple(descriptions))
+    read = [_read(criterion) for criterion in criteria]
+    questions = [each for each in read if isinstance(each, Question)]
+    return Query(
+        tuple(each for each in read if isinstance(each, Alternative)),
+        tuple(each.test for each in questions),
+        tuple(each.description for each in questions),
+    )
 
 
-def _as_alternative(criterion: Any) -> Alternative | None:
-    if isinstance(criterion, str | re.Pattern):
-        return Alternative((criterion,), each=False)
-    if isinstance(criterion, list | tuple) and all(
-        isinstance(each, str | re.Pattern) for each in criterion
-    ):
-        if not criterion:
-            raise TypeError("A list of patterns needs at least one pattern; it is empty.")
+@functools.singledispatch
+def _read(criterion: Any) -> Alternative | Question:
+    if not callable(criterion):
+        raise TypeError(
+            "A criterion is a pattern (a string), a list of patterns, a compiled regular "
+            f"expression, a type, a tuple of types or a predicate; got {criterion!r}."
+        )
+    return Question(criterion, f"something that {layer_name(criterion)} accepts")
+
+
+@_read.register(str)
+@_read.register(re.Pattern)
+def _(criterion: Any) -> Alternative:
+    return Alternative((criterion,), each=False)
+
+
+@_read.register
+def _(criterion: type) -> Question:
+    return _of_types((criterion,))
+
+
+@_read.register(types.UnionType)
+def _(criterion: Any) -> Question:
+    return _of_types(criterion.__args__)
+
+
+@_read.register(list)
+@_read.register(tuple)
+def _(criterion: Any) -> Alternative | Question:
+    if not criterion:
+        raise TypeError("A list of patterns needs at least one pattern; it is empty.")
+    if all(isinstance(each, str | re.Pattern) for each in criterion):
         return Alternative(tuple(criterion), each=True)
-    return None
+    if all(isinstance(each, type) for each in criterion):
+        return _of_types(tuple(criterion))
+    return _read.dispatch(object)(criterion)
 
 
-def _as_type_test(criterion: Any) -> tuple[Test, str] | None:
-    if isinstance(criterion, list):
-        criterion = tuple(criterion)
-    if isinstance(criterion, types.UnionType):
-        criterion = criterion.__args__
-    several = criterion if isinstance(criterion, tuple) else (criterion,)
-    if not all(isinstance(each, type) for each in several):
-        return None
-    return _instance_test(several), " or ".join(each.__name__ for each in several)
+def _of_types(several: tuple[type, ...]) -> Question:
+    return Question(_instance_test(several), " or ".join(each.__name__ for each in several))
 
 
 _BY_CLASS = (type.__instancecheck__, abc.ABCMeta.__instancecheck__)
@@ -86,20 +115,6 @@ def _instance_test(classes: tuple[type, ...]) -> Test:
         return lambda node: isinstance(node, classes)
     holds = functools.cache(lambda cls: issubclass(cls, classes))
     return lambda node: holds(type(node))
-
-
-def _noted(predicate: Callable[..., Any]) -> Test:
-    def test(node: Any) -> bool:
-        try:
-            return bool(predicate(node))
-        except Exception as error:
-            error.add_note(
-                f"The predicate {layer_name(predicate)} was asked about a {type(node).__name__}. "
-                "It is asked about every node: put a pattern or a type before it to ask fewer."
-            )
-            raise
-
-    return test
 
 
 def whole(model: Any) -> tuple[Match, ...]:

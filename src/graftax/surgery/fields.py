@@ -3,22 +3,29 @@
 import copy
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 
 from ..paths.errors import did_you_mean, listed
 from ..paths.fields import converter_of
-from ..paths.tree import INNER, level_of, replaced, shallow_copy
+from ..paths.tree import INNER, level_of, shallow_copy, with_children
 from ..structure.base import StructuralLayer
 from ..structure.labels import as_layers
+from ..structure.node import Node
+from .forms import in_form
+
+M = TypeVar("M")
 
 
-def update(node: Any, /, **fields: Any) -> Any:
+def update(node: M, /, **fields: Any) -> M:
     """The node with other values in some fields, static fields such as `stride` included.
 
-    Labels are fields, and a wrapper passes on what is not its own. Converters and `__check_init__`
-    of an Equinox module run as at its construction; `__init__` does not.
+    Fields of Equinox's layers take the form that their constructor gives them: `stride=2` becomes
+    `(2, 2)`. What follows from arrays is set along (`out_features` after another weight), and what
+    contradicts is refused. Labels are fields, and a wrapper passes on what is not its own. Converters
+    and `__check_init__` of any Equinox module run as at its construction; the `__init__` of a class
+    of your own does not.
 
     **Arguments:**
 
@@ -32,14 +39,20 @@ def update(node: Any, /, **fields: Any) -> Any:
     **Raises:**
 
     - `AttributeError`: it has no such field; names the fields there are and the nearest one.
+    - `ValueError`: a value that the constructor refuses, or fields that contradict each other, such
+        as a `bias` of three for a `weight` of four rows: with both shapes.
+    - `TypeError`: what is no layer, for a layer of a container.
 
     **Example:**
 
     ```python
     >>> import equinox as eqx, graftax as gx, jax
     >>> conv = eqx.nn.Conv2d(3, 8, 3, key=jax.random.key(0))
-    >>> gx.update(conv, stride=(2, 2)).stride
-    (2, 2)
+    >>> gx.update(conv, stride=2, padding=1).padding
+    ((1, 1), (1, 1))
+    >>> linear = eqx.nn.Linear(3, 8, use_bias=False, key=jax.random.key(0))
+    >>> gx.update(linear, weight=linear.weight[:5]).out_features
+    5
 
     ```
     """
@@ -62,9 +75,11 @@ def update(node: Any, /, **fields: Any) -> Any:
 
 
 def _own_fields(node: Any) -> tuple[str, ...]:
+    if isinstance(node, Node):
+        names = [key for key in type(node).tree_level(node).keys if isinstance(key, str)]
+        return tuple(dict.fromkeys([*(f.name for f in dataclasses.fields(node)), *names]))
     if dataclasses.is_dataclass(node):
-        names = tuple(f.name for f in dataclasses.fields(node))
-        return names + (node.labels if isinstance(node, StructuralLayer) else ())
+        return tuple(f.name for f in dataclasses.fields(node))
     if isinstance(node, Mapping):
         return tuple(key for key in node if isinstance(key, str))
     return getattr(node, "_fields", ())
@@ -73,7 +88,7 @@ def _own_fields(node: Any) -> tuple[str, ...]:
 def _update_inner(node: Any, fields: dict[str, Any], own: tuple[str, ...]) -> Any:
     level = level_of(node)
     if level.keys and level.keys[0] is INNER:
-        return replaced(node, {0: update(level.children[0], **fields)})
+        return with_children(node, {0: update(level.children[0], **fields)})
     name = next(iter(fields))
     raise AttributeError(
         f"{type(node).__name__} has no field {name!r}. Its fields are: {listed(own)}."
@@ -82,20 +97,38 @@ def _update_inner(node: Any, fields: dict[str, Any], own: tuple[str, ...]) -> An
 
 
 def _updated_module(node: Any, fields: dict[str, Any]) -> Any:
-    if isinstance(node, StructuralLayer):
-        layers: Any = node.layers
-        if "layers" in fields:
-            layers = as_layers(type(node), (fields["layers"],), {})
-        labelled = {name: value for name, value in fields.items() if name in node.labels}
-        fields = {name: value for name, value in fields.items() if name not in labelled}
-        fields["layers"] = layers._replace(**labelled) if labelled else layers
+    """An Equinox module with other fields: converted, in form and checked as at its construction."""
+    if isinstance(node, Node):
+        return _checked(_updated_node(node, fields))
+    return _checked(in_form(node, shallow_copy(node, **_converted(node, fields)), fields))
+
+
+def _updated_node(node: Node, fields: dict[str, Any]) -> Node:
+    """A container or wrapper: its labels are fields, and what gives way to a layer must be one."""
+    if isinstance(node, StructuralLayer) and "layers" in fields:
+        layers = as_layers(type(node), (fields["layers"],), {})
+        node = shallow_copy(node, layers=layers)
+    level = type(node).tree_level(node)
+    names = ["layer" if key is INNER else key for key in level.keys]
+    new = {i: fields[name] for i, name in enumerate(names) if name in fields}
+    others = {k: v for k, v in fields.items() if k not in names and k != "layers"}
+    node = with_children(node, new) if new else node
+    if not others:
+        return node
+    changed = shallow_copy(node, **_converted(node, others))
+    if isinstance(changed, StructuralLayer):
+        changed._check()
+        return changed
+    return in_form(node, changed, others)
+
+
+def _converted(node: Any, fields: dict[str, Any]) -> dict[str, Any]:
     converters = {f.name: converter_of(f) for f in dataclasses.fields(node)}
-    new = shallow_copy(
-        node, **{k: convert(v) if (convert := converters[k]) else v for k, v in fields.items()}
-    )
-    if isinstance(new, StructuralLayer):
-        new._check()
-    for cls in type(node).__mro__:
+    return {k: convert(v) if (convert := converters[k]) else v for k, v in fields.items()}
+
+
+def _checked(module: Any) -> Any:
+    for cls in type(module).__mro__:
         if "__check_init__" in cls.__dict__:
-            cls.__dict__["__check_init__"](new)
-    return new
+            cls.__dict__["__check_init__"](module)
+    return module

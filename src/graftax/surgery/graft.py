@@ -79,16 +79,18 @@ def _indices_around(model: Any, addresses: Mapping[Address, Edit]) -> set[Addres
     return found
 
 
-def graft_rearranged(model: M, matches: tuple[Match, ...], change: Change, doing: str) -> M:
+def graft_rearranged(
+    model: M, matches: tuple[Match, ...], change: Change, doing: str, instead: str = ""
+) -> M:
     """`rearranged`, with state markers of their own for layers that are put in."""
     touched: list[Any] = []
 
-    def noting(key: Hashable, child: Any) -> Items:
-        items = change(key, child)
+    def noting(match: Match, key: Hashable, child: Any) -> Items:
+        items = change(match, key, child)
         touched.extend(layer for _, layer in items if layer is not child)
         if all(layer is not child for _, layer in items):
             touched.append(child)
         return items
 
-    new = rearranged(model, matches, noting, doing)
+    new = rearranged(model, matches, noting, doing, instead)
     return settle_markers(model, new) if any(map(has_state, touched)) else new

@@ -10,8 +10,9 @@ import jax
 
 from ..paths.errors import did_you_mean, listed, nearest
 from ..paths.functor import children
+from ..paths.match import Matcher
 from ..paths.parse import Pattern, parse
-from ..paths.path import join, walk
+from ..paths.path import join, render, walk
 from ..paths.search import Match, search
 from ..paths.steps import DEEP, Position
 from ..paths.tree import level_of
@@ -64,6 +65,8 @@ def _no_regex_match(outer: Sequence[Match], pattern: re.Pattern) -> str | None:
     paths = [path for each in outer for path, _ in walk(each.node)]
     if any(pattern.fullmatch(path) for path in paths):
         return None
+    if fill := _only_none(outer, parse("**"), pattern):
+        return f"No path matches the regular expression {pattern.pattern!r}.{fill}"
     partly = [path for path in paths if pattern.search(path)]
     hint = (
         f" It is found inside {listed(partly, 3)}, but must match a whole path." if partly else ""
@@ -74,6 +77,8 @@ def _no_regex_match(outer: Sequence[Match], pattern: re.Pattern) -> str | None:
 def _no_pattern_match(outer: Sequence[Match], pattern: Pattern) -> str | None:
     if any(search(each.node, pattern) for each in outer):
         return None
+    if fill := _only_none(outer, pattern):
+        return f"Nothing matches {pattern.text!r}.{fill}"
     model = outer[0].node
     if not pattern.pinned:
         return _no_such_label(model, pattern)
@@ -84,6 +89,42 @@ def _no_pattern_match(outer: Sequence[Match], pattern: Pattern) -> str | None:
         if reached:
             return _nothing_below(pattern, length, reached, stands)
     return f"Nothing matches {pattern.text!r}."
+
+
+def _only_none(
+    outer: Sequence[Match], pattern: Pattern, whole_path: re.Pattern | None = None
+) -> str | None:
+    """How to fill the fields that a pattern leads to, and that hold None: None is no node."""
+    fields = [
+        ((*each.keys, *keys), name)
+        for each in outer
+        for keys, name in _none_fields(each.node, pattern)
+        if whole_path is None or whole_path.fullmatch(render((*keys, name)))
+    ]
+    if not fields:
+        return None
+    places = listed((repr(render((*keys, name))) for keys, name in fields), 3)
+    keys, name = fields[0]
+    return (
+        f" None stands at {places}, and None is no node: "
+        f"select(model, {render(keys)!r}).update({name}=...) gives it a value."
+    )
+
+
+def _none_fields(model: Any, pattern: Pattern) -> Iterator[tuple[tuple, str]]:
+    """(keys of a node, name of a field of it) for the fields that hold None."""
+    # The walk of `search`, but that it looks at None too.
+    matcher = Matcher(pattern)
+    pending: list[tuple[tuple, Any, int]] = [((), model, matcher.start)]
+    while pending:
+        keys, node, state = pending.pop()
+        level = level_of(node)
+        for i, after in reversed(matcher.next_states(state, level)):
+            key, child = level.keys[i], level.children[i]
+            if child is not None:
+                pending.append(((*keys, key), child, after))
+            elif matcher.accepts(after) and isinstance(key, str):
+                yield keys, key
 
 
 def _no_such_label(model: Any, pattern: Pattern) -> str:

@@ -3,54 +3,27 @@
 import inspect
 import re
 import types
-import typing
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, TypeVar, overload
+
+from jaxtyping import PRNGKeyArray
 
 from ..paths.errors import did_you_mean, listed
-from ..paths.match import Matcher
-from ..paths.parse import Pattern, parse
 from ..paths.path import join
-from ..paths.steps import Glob, Key, Position
 from ..paths.tree import INNER, level_of
 from ..structure.labels import layer_name
 from ..structure.signature import signature_of
-from .arguments import with_arguments
+from .arguments import edit_by
 from .graft import graft_edits
+from .rule import Rule, annotated_type, read_rules
 
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M")
 
-class Rule(NamedTuple):
-    """One rule of a dispatch. `rank` orders rules by how specific they are; higher wins."""
-
-    fn: Callable
-    criterion: Any
-    rank: tuple[int, int, int]
-    matcher: Matcher | None
-
-    def __str__(self) -> str:
-        name = getattr(self.criterion, "__name__", None)
-        return name or (repr(self.criterion) if self.criterion is not None else "default")
-
-
-_PATH, _PATTERN, _LABEL, _TYPE = 4, 3, 2, 1
 
 Address = tuple[int, ...]
 States = dict[int, int]
 """From the number of a rule to where its pattern stands."""
-
-
-def _is_literal(step: Any) -> bool:
-    exact = isinstance(step, Position) and isinstance(step.place, int)
-    return exact or isinstance(step, Key) or (isinstance(step, Glob) and step.literal)
-
-
-def _pattern_rank(pattern: Pattern) -> tuple[int, int]:
-    literal = sum(_is_literal(step) for step in pattern.steps)
-    if literal == len(pattern.steps):
-        return _PATH, literal
-    if not pattern.pinned and literal == len(pattern.steps) - 1:
-        return _LABEL, 0
-    return _PATTERN, literal
 
 
 class Dispatch:
@@ -63,7 +36,20 @@ class Dispatch:
         self._default = Rule(default, None, (0, 0, 0), None)
         self._rules: tuple[Rule, ...] = ()
 
-    def register(self, criterion: Any, fn: Callable | None = None) -> Any:
+    @overload
+    def register(
+        self,
+        criterion: "str | re.Pattern[str] | type | types.UnionType | tuple[type, ...]",
+        fn: None = None,
+    ) -> Callable[[F], F]: ...
+
+    @overload
+    def register(self, criterion: F, fn: None = None) -> F: ...
+
+    @overload
+    def register(self, criterion: Any, fn: F) -> F: ...
+
+    def register(self, criterion: Any, fn: Any = None) -> Any:
         """Add a rule: for a pattern, a compiled regular expression, a type, or a tuple of types.
 
         Used as a decorator, or as `register(criterion, fn)`. As in `functools.singledispatch`, a
@@ -72,33 +58,16 @@ class Dispatch:
         Raises `TypeError` for anything else, `PatternError` for a malformed pattern.
         """
         if fn is None and inspect.isfunction(criterion):
-            return self.register(_annotated_type(criterion), criterion)
+            return self.register(annotated_type(criterion), criterion)
         if fn is None:
-            self._read(criterion, self._default.fn)
+            read_rules(criterion, self._default.fn, 0)
             return lambda function: self.register(criterion, function)
         if not callable(fn):
             raise TypeError(f"A rule is a function of the layer; got {fn!r}.")
-        self._rules = (*self._rules, *self._read(criterion, fn))
+        self._rules = (*self._rules, *read_rules(criterion, fn, len(self._rules)))
         return fn
 
-    def _read(self, criterion: Any, fn: Callable) -> list[Rule]:
-        order = len(self._rules)
-        if isinstance(criterion, str):
-            pattern = parse(criterion)
-            return [Rule(fn, criterion, (*_pattern_rank(pattern), order), Matcher(pattern))]
-        if isinstance(criterion, re.Pattern):
-            return [Rule(fn, criterion, (_PATTERN, 0, order), None)]
-        if isinstance(criterion, types.UnionType):
-            criterion = criterion.__args__
-        several = criterion if isinstance(criterion, tuple) and criterion else (criterion,)
-        if all(isinstance(each, type) for each in several):
-            return [Rule(fn, each, (_TYPE, 0, order), None) for each in several]
-        raise TypeError(
-            "A rule is registered for a pattern, a compiled regular expression, a type or a tuple of "
-            f"types; not for {criterion!r}."
-        )
-
-    def __call__(self, model: Any, /, *, key: Any = None, **extra: Any) -> Any:
+    def __call__(self, model: M, /, *, key: PRNGKeyArray | None = None, **extra: Any) -> M:
         """The model with every layer given to its rule, deepest first.
 
         **Arguments:**
@@ -117,7 +86,7 @@ class Dispatch:
         """
         self._check_keywords(key, extra)
         edits = {
-            address: with_arguments(rule.fn, path, key, extra)
+            address: edit_by(rule.fn, lambda path=path: path, key, extra)
             for address, path, rule in self._plan(model)
         }
         return graft_edits(model, edits)
@@ -145,6 +114,8 @@ class Dispatch:
 
     def _plan(self, model: Any) -> Iterator[tuple[Address, str, Rule]]:
         """(address, path, rule) of every layer, parents first."""
+        # On the numbered level, not on `children`: the matchers run on it, and it tells what a wrapper
+        # holds from what it has of its own.
         states = {i: rule.matcher.start for i, rule in enumerate(self._rules) if rule.matcher}
         yield from self._plan_path(model, (), "", states)
 
@@ -210,17 +181,6 @@ def _holds(rule: Rule, path: str, state: int) -> bool:
     if rule.matcher is None:
         return rule.criterion.fullmatch(path) is not None
     return rule.matcher.accepts(state)
-
-
-def _annotated_type(fn: Callable) -> Any:
-    hints = typing.get_type_hints(fn)
-    parameters = list(inspect.signature(fn).parameters)
-    if not parameters or parameters[0] not in hints:
-        raise TypeError(
-            f"{layer_name(fn)} is registered without a criterion: annotate its first parameter with a "
-            "type, or name a pattern or type in register(...)."
-        )
-    return hints[parameters[0]]
 
 
 def dispatch(default: Callable) -> Dispatch:

@@ -1,14 +1,18 @@
 """The two doors to surgery: `select`, and `replace_where` for the commonest edit."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+from jaxtyping import PRNGKeyArray
 
 from ..structure.above import Above
-from .criteria import find, read_criteria, whole
+from .criteria import Criterion, find, read_criteria, whole
 from .selection import Selection
 
+M = TypeVar("M")
 
-def select(model: Any, *criteria: Any, expect: int | None = None) -> Selection:
+
+def select(model: M, *criteria: Criterion, expect: int | None = None) -> Selection[M]:
     """The nodes of a model that meet all criteria, as a value to read, narrow and edit with.
 
     **Arguments:**
@@ -48,7 +52,9 @@ def select(model: Any, *criteria: Any, expect: int | None = None) -> Selection:
     return selection if expect is None else selection.expect(expect)
 
 
-def replace_where(model: Any, where: Any, fn: Callable[..., Any], key: Any = None) -> Any:
+def replace_where(
+    model: M, where: Criterion, fn: Callable[..., Any], key: PRNGKeyArray | None = None
+) -> M:
     """The model with every node that `where` picks replaced: `select(model, where).apply(fn, key)`.
 
     **Arguments:**

@@ -244,7 +244,8 @@ def test_update_changes_fields_static_ones_too():
 
 def test_update_with_an_unknown_field_names_the_nearest():
     message = (
-        r"^Linear has no field 'biass'. Its fields are: weight, bias, .* Did you mean 'bias'\?$"
+        r"^Linear has no field 'biass'. Its fields are: weight, bias, .* Did you mean 'bias'\?\n"
+        r"In Linear at 'body\.0\.up'\.$"
     )
     with pytest.raises(AttributeError, match=message):
         gx.select(labelled_model(), "up").update(biass=None)
@@ -401,7 +402,10 @@ def test_labels_such_as_self_can_be_inserted():
 
 
 def test_nothing_can_be_inserted_beside_the_root():
-    message = "^The root cannot be given a neighbour: it stands in no container.$"
+    message = (
+        r"^The root cannot be given a neighbour: it stands in no container\. "
+        r"`\.then\(label=layer\)` puts a layer behind it\.$"
+    )
     with pytest.raises(ValueError, match=message):
         gx.select(labelled_model(), "").insert_before(norm=jnp.sin)
     with pytest.raises(ValueError, match=message):
@@ -445,10 +449,12 @@ def test_a_value_without_a_key_in_a_dict_is_refused():
 
 def test_what_is_no_layer_cannot_be_inserted_into_a_container():
     with pytest.raises(
-        TypeError, match=r"Layer 'new' of Chain must be callable; got 3 of type int"
+        TypeError, match=r"^In the root, a Chain: Layer 'new' of Chain must be callable.*; got 3 of"
     ):
         gx.select(labelled_model(), "head").insert_after(new=3)
-    with pytest.raises(TypeError, match=r"A layer of Chain must be callable; got 'x' of type str"):
+    with pytest.raises(
+        TypeError, match=r"A layer of Chain must be callable.*; got 'x' of type str"
+    ):
         gx.select(labelled_model(), "body[0]").insert_before("x")
 
 
@@ -537,71 +543,6 @@ def test_rename_refuses_positions_fields_the_root_and_what_is_no_label():
 
 
 # --- mask, partition ---
-
-
-def test_mask_is_true_at_the_leaves_inside():
-    model = labelled_model()
-    mask = gx.select(model, ["head", "body.0.up.weight", "act"]).mask()
-    assert jax.tree.structure(mask) == jax.tree.structure(model)
-    true = {path for path, node in gx.walk(mask) if node is True}
-    assert true == {"head.weight", "head.bias", "body.0.up.weight", "body.0.act", "body.1.act"}
-    assert all(leaf in (True, False) for leaf in jax.tree.leaves(mask))
-
-
-def test_mask_of_the_root_is_true_everywhere():
-    assert all(jax.tree.leaves(gx.select(labelled_model(), "").mask()))
-
-
-def test_partition_and_combine_are_inverse():
-    model = labelled_model()
-    selected, rest = gx.select(model, "body.**").partition()
-    assert selected.stem.weight is None and rest.stem.weight is model.stem.weight
-    assert rest.body[0].up.weight is None
-    assert selected.body[0].up.weight is model.body[0].up.weight
-    combined = eqx.combine(selected, rest)
-    assert jax.tree.structure(combined) == jax.tree.structure(model)
-    assert untouched(model, combined)
-
-
-@pytest.mark.parametrize("name", FOREIGN)
-def test_mask_and_partition_on_foreign_trees(name):
-    tree = FOREIGN[name]()
-    found = gx.select(tree, eqx.is_array)[::2]
-    mask = found.mask()
-    assert {path for path, node in gx.walk(mask) if node is True} == set(found.paths)
-    assert 0 < len(found) < len(jax.tree.leaves(tree))
-    selected, rest = found.partition()
-    assert len(jax.tree.leaves(selected)) == len(found)
-    assert untouched(tree, eqx.combine(selected, rest))
-
-
-def test_training_through_partition_moves_the_selected_part_only():
-    model, x = labelled_model(), jnp.ones(3)
-    head, rest = gx.select(model, "head").partition()
-    optimiser = optax.sgd(0.1)
-
-    @eqx.filter_jit
-    def step(head, state):
-        grads = eqx.filter_grad(lambda head: jnp.sum(eqx.combine(head, rest)(x) ** 2))(head)
-        updates, state = optimiser.update(grads, state, head)
-        return eqx.apply_updates(head, updates), state
-
-    trained, _ = step(head, optimiser.init(head))
-    trained = eqx.combine(trained, rest)
-    assert untouched(model, trained, "head")
-    assert not bool((trained.head.weight == model.head.weight).any())
-
-
-def test_mask_is_what_optax_masked_asks_for():
-    params = eqx.filter(labelled_model(), eqx.is_inexact_array)
-    mask = gx.select(params, "head").mask()
-    optimiser = optax.chain(
-        optax.masked(optax.sgd(1.0), mask),
-        optax.masked(optax.set_to_zero(), jax.tree.map(lambda inside: not inside, mask)),
-    )
-    updates, _ = optimiser.update(params, optimiser.init(params), params)
-    assert bool((updates.head.weight == -params.head.weight).all())
-    assert not bool(updates.stem.weight.any()) and not bool(updates.body[0].up.bias.any())
 
 
 # --- Empty selections ---

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import pytest
 
 import graftax as gx
-from common_containers import without_annotation_checks
 from common_surgery import Bottleneck, arrays, labelled_model, linear, mixer
 
 
@@ -69,6 +68,14 @@ def test_where_keeps_the_nodes_for_which_the_predicate_holds():
     )
 
 
+def test_what_a_predicate_of_where_raises_carries_the_path():
+    with pytest.raises(AttributeError, match=r"nothing") as caught:
+        gx.select(labelled_model(), "up").where(lambda layer: layer.nothing)
+    assert caught.value.__notes__ == ["<lambda> was given the Linear at 'body.0.up'."]
+    # A predicate may give anything that is true or false.
+    assert not gx.select(labelled_model(), "up").where(lambda layer: None)
+
+
 def test_indices_and_slices_are_those_of_a_tuple():
     found = gx.select(labelled_model(), eqx.nn.Linear)
     for i in range(-len(found), len(found)):
@@ -86,65 +93,26 @@ def test_an_index_out_of_range_says_how_many_there_are(index):
 # --- Sets ---
 
 
-def test_or_and_and_and_minus_are_those_of_sets_of_paths():
+def test_arrays_are_the_arrays_inside():
     model = labelled_model()
-    a, b = gx.select(model, eqx.nn.Linear), gx.select(model, "body.**")
-    left, right = set(a.paths), set(b.paths)
-    assert set((a | b).paths) == left | right
-    assert set((a & b).paths) == left & right
-    assert set((a - b).paths) == left - right
-    assert set((b - a).paths) == right - left
+    found = gx.select(model, ["body.0", "head", "head.bias"]).arrays()
+    assert found.paths == (
+        "body.0.down.weight",
+        "body.0.down.bias",
+        "body.0.up.weight",
+        "body.0.up.bias",
+        "head.weight",
+        "head.bias",
+    )
+    assert all(eqx.is_array(node) for node in found)
+    assert gx.select(arrays(), "").arrays().paths == gx.select(arrays(), eqx.is_array).paths
 
 
-def test_sets_are_in_the_order_of_the_model():
-    model = labelled_model()
-    stem, head = gx.select(model, "stem"), gx.select(model, "head")
-    assert (head | stem).paths == (stem | head).paths == ("stem", "head")
-    everything = gx.select(model, "**")
-    assert (everything[::-1] & everything).paths == everything.paths[::-1]
-
-
-def test_a_wrapper_and_what_it_holds_are_one_place():
-    model = labelled_model()
-    linears, mix = gx.select(model, eqx.nn.Linear), gx.select(model, "mix")
-    assert mix.one() is model.mix and model.mix.layer in linears.nodes
-    assert "mix" not in (linears - mix).paths
-    assert (linears & mix).nodes == (model.mix.layer,)
-    assert (mix & linears).nodes == (model.mix,)
-    assert len(linears | mix) == len(linears)
-
-
-def test_sets_with_an_empty_selection():
-    model = labelled_model()
-    some, none = gx.select(model, "up"), gx.select(model, "nothing")
-    assert (some | none).paths == (none | some).paths == some.paths
-    assert (some & none).paths == (none & some).paths == ()
-    assert (some - none).paths == some.paths and (none - some).paths == ()
-
-
-def test_a_set_can_be_edited():
-    model = labelled_model()
-    found = gx.select(model, eqx.nn.Linear) - gx.select(model, ["body.**", "sides.**"])
-    edited = found.set(jnp.tanh)
-    assert edited.stem is edited.mix.layer is edited.head is jnp.tanh
-    assert edited.body is model.body and edited.sides is model.sides
-
-
-@pytest.mark.parametrize("combine", [lambda a, b: a | b, lambda a, b: a & b, lambda a, b: a - b])
-def test_selections_of_different_models_do_not_combine(combine):
-    a, b = labelled_model(), labelled_model()
-    message = "^These selections are of different models. An edit returns a new model: select again"
-    with pytest.raises(ValueError, match=message):
-        combine(gx.select(a, "stem"), gx.select(b, "stem"))
-
-
-@pytest.mark.parametrize("combine", [lambda a, b: a | b, lambda a, b: a & b, lambda a, b: a - b])
-def test_selections_combine_with_selections_only(combine):
-    with (
-        without_annotation_checks(),
-        pytest.raises(TypeError, match=r"^A selection combines with a selection, not a tuple.$"),
-    ):
-        combine(gx.select(labelled_model(), "stem"), ("stem",))
+def test_arrays_of_what_has_none_say_so():
+    nothing = gx.select(labelled_model(), "act").arrays()
+    assert len(nothing) == 0
+    with pytest.raises(gx.NoMatchError, match=r"^Inside 'body.0.act', 'body.1.act': No node is"):
+        nothing.set(0)
 
 
 # --- Why a narrowed selection is empty ---
@@ -178,3 +146,52 @@ def test_an_intersection_with_an_empty_selection_says_why_that_is_empty():
     for nothing in (ups & typo, typo & ups, typo | typo, typo - ups):
         with pytest.raises(gx.NoMatchError, match=r"Did you mean 'head'"):
             nothing.set(None)
+
+
+def test_paths_nodes_items_length_iteration_and_truth_agree():
+    model = labelled_model()
+    found = gx.select(model, "up")
+    assert found.paths == ("body.0.up", "body.1.up")
+    assert all(a is b for a, b in zip(found.nodes, [b.up for b in model.body], strict=True))
+    assert found.items() == tuple(zip(found.paths, found.nodes, strict=True))
+    assert len(found) == 2 and list(found) == list(found.nodes) and bool(found)
+    assert found.model is model
+
+
+def test_one_is_the_only_node():
+    model = labelled_model()
+    assert gx.select(model, "head").one() is model.head
+
+
+def test_one_of_none_is_an_error_with_the_nearest():
+    with pytest.raises(gx.NoMatchError, match=r"^Expected 1, found 0\. .*'head'"):
+        gx.select(labelled_model(), "haed").one()
+
+
+def test_one_of_several_is_an_error_that_lists_them():
+    with pytest.raises(
+        gx.MatchError, match=r"^Expected 1, found 2: body\.0\.up, body\.1\.up\.$"
+    ) as e:
+        gx.select(labelled_model(), "up").one()
+    assert not isinstance(e.value, gx.NoMatchError)
+
+
+def test_printing_lists_the_paths_with_what_stands_there():
+    lines = repr(gx.select(labelled_model(), ["stem.weight", "up", ""])).splitlines()
+    assert lines[0] == "Selection of 4"
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        "(root)",
+        "stem.weight",
+        "body.0.up",
+        "body.1.up",
+    ]
+    assert lines[2].strip() == "stem.weight: f32[4,3]"
+    assert lines[3].strip().startswith("body.0.up: Linear(")
+
+
+def test_reading_an_empty_selection_is_fine():
+    found = gx.select(labelled_model(), "nothing")
+    assert (found.paths, found.nodes, found.items(), list(found)) == ((), (), (), [])
+    assert (len(found), bool(found), found.size, found.nbytes) == (0, False, 0, 0)
+    assert repr(found) == "Selection of 0"
+    assert found.select("up").where(bool)[:].paths == ()
