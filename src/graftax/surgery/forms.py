@@ -21,8 +21,9 @@ import equinox as eqx
 import jax
 
 from ..paths.errors import listed
+from ..paths.fields import dynamic_fields, is_static
 from ..paths.path import join
-from ..paths.tree import dynamic_fields, level_of, shallow_copy, values_of
+from ..paths.tree import level_of, shallow_copy, values_of
 from ..structure.wrapper import unwrap
 from .hints import described
 from .parts import is_array
@@ -149,7 +150,7 @@ def _with_forms(
         name, made = field.name, getattr(form, field.name)
         if name not in given:
             continue
-        if field.metadata.get("static", False):
+        if is_static(field):
             if name not in arguments and made != values[name]:
                 raise ValueError(f"its {name} is {made!r}, not {values[name]!r}")
             changed[name] = made
