@@ -193,8 +193,7 @@ def test_a_directory_that_is_missing_is_named(tmp_path):
 WRITER = """
     import sys, time
     import graftax as gx, jax.numpy as jnp
-    from common_soak import torn_reads
-from graftax.files import writing
+    from graftax.files import writing
 
     def stuck(array):
         print("writing", flush=True)
@@ -261,11 +260,27 @@ def test_a_part_taken_away_before_it_was_locked_is_made_anew(file, monkeypatch):
 
 
 def test_files_of_others_are_not_taken_away(tmp_path):
-    names = ["model.part", ".graftax-notes", "graftax-1.part", ".other.part"]
+    names = ["model.part", ".graftax-notes.part", ".graftax-1.part", ".other.part"]
     for name in names:
         (tmp_path / name).write_text("mine")
+    pipe, link = (f".graftax-{letter * 32}.part" for letter in "ab")
+    os.mkfifo(tmp_path / pipe)
+    (tmp_path / link).symlink_to("model.part")
     gx.save(tmp_path / "model", gx.Chain())
-    assert sorted(os.listdir(tmp_path)) == sorted([*names, "model"])
+    assert sorted(os.listdir(tmp_path)) == sorted([*names, pipe, link, "model"])
+
+
+def test_any_file_can_be_replaced_whole(tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text("old")
+    with pytest.raises(KeyError), writing.replacement(file) as out:
+        out.write(b"half")
+        raise KeyError
+    assert file.read_text() == "old"
+    with writing.replacement(file) as out:
+        out.write(b"new")
+        assert file.read_text() == "old"
+    assert file.read_text() == "new" and os.listdir(tmp_path) == ["config.json"]
 
 
 # --- Readers beside writers ---

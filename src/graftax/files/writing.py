@@ -28,7 +28,8 @@ except ImportError:  # not on Windows: there, nothing is locked and nothing take
     fcntl = None
 
 _STORED = {dtype: name for name, dtype in DTYPES.items()}
-_PREFIX, _SUFFIX = ".graftax-", ".part"
+_PART = ".graftax-{}.part"
+_ANY_PART = _PART.format("[0-9a-f]" * 32)
 
 
 def write_tensors(
@@ -42,7 +43,7 @@ def write_tensors(
     # As safetensors does: where a tensor begins suits its dtype, because the widest come first.
     names = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
     header = _header({name: arrays[name] for name in names}, metadata)
-    with _replacement(_target(file)) as out:
+    with replacement(file) as out:
         out.write(len(header).to_bytes(8, "little") + header)
         for name in names:
             out.write(_bytes_of(arrays[name]))
@@ -83,6 +84,29 @@ def _bytes_of(array: np.ndarray) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+@contextlib.contextmanager
+def replacement(file: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `file` if all goes well, and else vanishes.
+
+    Raises `OSError` if it cannot be written, or if a directory, a device or a pipe stands there.
+    """
+    path = _target(file)
+    _take_leftovers_away(path.parent)
+    part, out = _new_part(path.parent)
+    try:
+        with out:
+            # First of all: what is written must not be for more eyes than what it replaces.
+            if path.exists():
+                os.chmod(part, stat.S_IMODE(path.stat().st_mode))
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+            # Before the lock is let go with the file: else it would be taken for a leftover.
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _target(file: str | os.PathLike) -> Path:
     """The file to be replaced or made: through a link, what it points at, as `open` does."""
     path = Path(file)
@@ -100,30 +124,11 @@ def _target(file: str | os.PathLike) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def _replacement(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` if all goes well, and else vanishes."""
-    _take_leftovers_away(path.parent)
-    part, out = _new_part(path.parent)
-    try:
-        with out:
-            # First of all: what is written must not be for more eyes than what it replaces.
-            if path.exists():
-                os.chmod(part, stat.S_IMODE(path.stat().st_mode))
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-            # Before the lock is let go with the file: else it would be taken for a leftover.
-            os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _new_part(directory: Path) -> tuple[Path, BinaryIO]:
     """A new file under a name that no other has, locked. It gets the permissions that `open` gives."""
     while True:
         # Short, whatever the name of the file: names are of 255 bytes at most.
-        part = directory / f"{_PREFIX}{uuid.uuid4().hex}{_SUFFIX}"
+        part = directory / _PART.format(uuid.uuid4().hex)
         out = open(part, "xb")  # noqa: SIM115
         _lock(out.fileno(), wait=True)
         # Between the two, another save may have taken it for a leftover.
@@ -133,7 +138,7 @@ def _new_part(directory: Path) -> tuple[Path, BinaryIO]:
 
 
 def _take_leftovers_away(directory: Path) -> None:
-    for part in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+    for part in directory.glob(_ANY_PART):
         # One of another user's, or that another save has just moved or taken away.
         with contextlib.suppress(OSError):
             _take_away_if_left(part)
@@ -142,7 +147,8 @@ def _take_leftovers_away(directory: Path) -> None:
 def _take_away_if_left(part: Path) -> None:
     handle = os.open(part, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
-        if _lock(handle, wait=False) and _is_at(handle, part):
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        if is_file and _lock(handle, wait=False) and _is_at(handle, part):
             part.unlink()
     finally:
         os.close(handle)
