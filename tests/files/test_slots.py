@@ -1,11 +1,12 @@
 """An array takes the place of another only as the same numbers, in memory of its own."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import graftax as gx
 
@@ -136,3 +137,61 @@ def test_the_dtypes_of_ml_dtypes_go_both_ways():
     array = np.array([0.5, -2.0], ml_dtypes.bfloat16)
     assert loaded("float32", array).tolist() == [0.5, -2.0]
     assert loaded("float8_e5m2", array).astype("float32").tolist() == [0.5, -2.0]
+
+
+# --- Statistics of tied layers: one value, under the name of either place ---
+
+
+def tied_norms():
+    def norm(shift):
+        layer = eqx.nn.BatchNorm(2, axis_name="batch", mode="ema")
+        return gx.update(
+            layer, ema_state_index=eqx.nn.StateIndex((jnp.full(2, shift), jnp.ones(2)))
+        )
+
+    return gx.tie(gx.Chain(a=norm(3.0), b=norm(4.0)), "a", "b")
+
+
+def untied(mean_a, mean_b):
+    ones = np.ones(2, np.float32)
+    return {
+        f"{place}.{name}": value
+        for place, mean in (("a", mean_a), ("b", mean_b))
+        for name, value in {
+            "weight": ones,
+            "bias": ones,
+            "running_mean": np.full(2, mean, np.float32),
+            "running_var": ones,
+        }.items()
+    }
+
+
+@pytest.mark.parametrize("separated", [False, True])
+def test_tied_statistics_are_written_once_and_read_from_a_file_of_ones_own(tmp_path, separated):
+    model, state = tied_norms(), None
+    if separated:
+        model, state = eqx.nn.make_with_state(lambda: model)()
+    gx.export_weights(tmp_path / "a", model, state=state)
+    assert sorted(load_file(tmp_path / "a")) == [
+        "a.bias",
+        "a.num_batches_tracked",
+        "a.running_mean",
+        "a.running_var",
+        "a.weight",
+    ]
+    gx.save(tmp_path / "b", model, state)
+    for file in (tmp_path / "a", tmp_path / "b"):
+        norm = eqx.nn.BatchNorm(2, "batch", mode="ema")
+        fresh = gx.Chain(a=norm, b=norm)
+        again = gx.load_weights(gx.tie(fresh, "a", "b"), file)
+        assert again.b.ema_state_index is again.a.ema_state_index
+        assert again.b.ema_state_index.init[0].tolist() == [3.0, 3.0]
+
+
+def test_tied_statistics_are_read_from_a_checkpoint_that_has_them_twice_if_they_are_equal():
+    loaded = gx.load_weights(tied_norms(), untied(5.0, 5.0))
+    assert loaded.b.ema_state_index.init[0].tolist() == [5.0, 5.0]
+    with pytest.raises(
+        gx.WeightsError, match=r"is tied to 'a\.running_mean' in the model; .* differ"
+    ):
+        gx.load_weights(tied_norms(), untied(5.0, 6.0))

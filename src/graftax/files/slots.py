@@ -1,6 +1,6 @@
 """The places of a model that weights go to, and the names they have in a checkpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -13,6 +13,7 @@ from ..paths.path import join, render
 from ..paths.search import Match, search_all
 from ..surgery.state import StateValues, indices, value_of
 from ..surgery.statistics import check_count, state_values, statistics_index
+from ..surgery.tied import tied_addresses
 from .layouts import AS_IT_IS, Conversion, layer_conversion, split_part, transposed
 from .rename import Layout, Rename
 from .source import Source
@@ -96,10 +97,13 @@ def weight_slots(model: Any, rename: Rename, own_layout: bool) -> list[Slot]:
 
 
 class Statistics(NamedTuple):
-    """Arrays of a state that belong together: all of them are loaded, or none."""
+    """Arrays of a state that belong together: all of them are loaded, or none.
 
-    slots: list[Slot]
-    optional: list[Slot]
+    Of each array, the slots at all its places: more than one, where layers are tied.
+    """
+
+    slots: list[tuple[Slot, ...]]
+    optional: list[tuple[Slot, ...]]
     """What not every checkpoint has; it comes after the others."""
     values: Callable[[list[Any]], StateValues]
 
@@ -113,38 +117,63 @@ def state_statistics(
     Raises `ValueError` if the state is needed and was not given.
     """
     if own_layout:
-        yield from (_own_state(match, rename, state) for match in indices(model))
+        yield from (
+            _own_state(places, rename, state) for places in tied_places(model, indices(model))
+        )
     else:
-        norms = search_all(model, lambda node: isinstance(node, eqx.nn.BatchNorm))
-        yield from (_batch_norm(match, rename, state) for match in norms)
+        yield from (_batch_norm(places, rename, state) for places in batch_norms(model))
 
 
-def _own_state(match: Match, rename: Rename, state: eqx.nn.State | None) -> Statistics:
-    value = value_of(match.node, state)
-    arrays = search_all(value, _is_weight)
-    paths = [render((*match.keys, "init", *array.keys)) for array in arrays]
-    slots = [
-        Slot(path, array.address, array.node, rename(path).name)
-        for path, array in zip(paths, arrays, strict=True)
+def tied_places(model: Any, matches: Iterable[Match]) -> list[list[Match]]:
+    """The matches, those that are tied together."""
+    tied, places = tied_addresses(model), {}
+    for match in matches:
+        places.setdefault(tied.get(match.address, match.address), []).append(match)
+    return list(places.values())
+
+
+def batch_norms(model: Any) -> list[list[Match]]:
+    """Every BatchNorm of the model, those with tied statistics together."""
+    norms = {m.address: m for m in search_all(model, lambda x: isinstance(x, eqx.nn.BatchNorm))}
+    kept = [
+        match
+        for match in indices(model)
+        if (norm := norms.get(match.address[:-1])) and match.node is statistics_index(norm.node)
     ]
+    return [[norms[match.address[:-1]] for match in places] for places in tied_places(model, kept)]
+
+
+def _own_state(places: list[Match], rename: Rename, state: eqx.nn.State | None) -> Statistics:
+    index = places[0].node
+    value = value_of(index, state, places[0].path)
+    arrays = search_all(value, _is_weight)
+
+    def slot(match: Match, array: Match) -> Slot:
+        path = render((*match.keys, "init", *array.keys))
+        return Slot(path, array.address, array.node, rename(path).name)
 
     def values(new: list[Any]) -> StateValues:
-        edits = {slot.address: lambda _, x=x: x for slot, x in zip(slots, new, strict=True)}
-        return [(match.node, edited(value, edits))]
+        edits = {array.address: lambda _, x=x: x for array, x in zip(arrays, new, strict=True)}
+        return [(index, edited(value, edits))]
 
+    slots = [tuple(slot(match, array) for match in places) for array in arrays]
     return Statistics(slots, [], values)
 
 
-def _batch_norm(match: Match, rename: Rename, state: eqx.nn.State | None) -> Statistics:
-    layer = match.node
+def _batch_norm(places: list[Match], rename: Rename, state: eqx.nn.State | None) -> Statistics:
+    layer = places[0].node
     leaves = (*value_of(statistics_index(layer), state), np.zeros((), np.int64))
     conversions = (AS_IT_IS, AS_IT_IS, _COUNT)
-    mean, variance, count = [
-        Slot(join(match.path, field), (), leaf, name, None, conversion)
-        for field, leaf, name, conversion in zip(
-            _FIELDS, leaves, batch_norm_names(match, rename), conversions, strict=True
-        )
-    ]
+
+    def slots_at(match: Match) -> list[Slot]:
+        return [
+            Slot(join(match.path, field), (), leaf, name, None, conversion)
+            for field, leaf, name, conversion in zip(
+                _FIELDS, leaves, batch_norm_names(match, rename), conversions, strict=True
+            )
+        ]
+
+    mean, variance, count = zip(*map(slots_at, places), strict=True)
     return Statistics([mean, variance], [count], lambda new: state_values(layer, *new))
 
 

@@ -8,7 +8,6 @@ import equinox as eqx
 import numpy as np
 
 from ..paths.edit import edited
-from ..paths.search import search_all
 from ..surgery.state import StateValues, with_state_values
 from ..surgery.statistics import running_statistics
 from ..surgery.tied import tied_addresses
@@ -21,6 +20,7 @@ from .slots import (
     Slot,
     Statistics,
     batch_norm_names,
+    batch_norms,
     state_statistics,
     weight_slots,
 )
@@ -89,7 +89,7 @@ def load_weights(
         tied = tied_addresses(model)
         _check_distinct(
             [slot for slot in slots if slot.address not in tied]
-            + [slot for each in statistics for slot in each.slots]
+            + [slot for each in statistics for group in each.slots for slot in group]
         )
         loading = _Loading(opened)
         edits = loading.values(slots, tied)
@@ -153,8 +153,8 @@ class _Loading:
         """What the state becomes by what the source has of it."""
         values: StateValues = []
         for each in statistics:
-            there = [slot for slot in each.optional if slot.name in self._source]
-            new = [self._group_value([slot]) for slot in (*each.slots, *there)]
+            there = [group for group in each.optional if any(s.name in self._source for s in group)]
+            new = [self._group_value(group) for group in (*each.slots, *there)]
             if not any(value is None for value in new):
                 values += each.values(new)
         return values
@@ -230,12 +230,12 @@ def export_weights(
     names, tied = Rename(rename or {}), tied_addresses(model)
     slots = [s for s in weight_slots(model, names, own_layout=False) if s.address not in tied]
     statistics = state_statistics(model, names, state, own_layout=False)
-    _check_distinct([*slots, *(slot for each in statistics for slot in each.slots)])
+    _check_distinct([*slots, *(group[0] for each in statistics for group in each.slots)])
     by_name: dict[str, list[Slot]] = {}
     for slot in slots:
         by_name.setdefault(slot.name, []).append(slot)
     arrays = {name: _exported(name, parts) for name, parts in by_name.items()}
-    for match in search_all(model, lambda node: isinstance(node, eqx.nn.BatchNorm)):
+    for match, *_ in batch_norms(model):
         mean, variance, count = running_statistics(match.node, state)
         values = (mean, variance, np.asarray(count, np.int64))
         arrays.update(zip(batch_norm_names(match, names), values, strict=True))
