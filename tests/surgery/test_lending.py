@@ -76,7 +76,7 @@ def test_a_layer_that_knows_no_modes_is_never_lent_anything():
     layer = Counting(eqx.nn.StateIndex(jnp.array(0)), None)
     assert held_state(layer) is None
     with pytest.raises(
-        TypeError, match=r"^Counting would change its running statistics, which are in the"
+        TypeError, match=r"^Counting keeps a state: .* Its running statistics are still in the"
     ):
         with_held_state(layer, called(layer, 1))
 
@@ -92,7 +92,7 @@ def test_it_is_the_nearest_mode_that_counts():
 def test_a_change_of_what_was_lent_is_an_error_and_never_lost(through):
     layer = Counting(eqx.nn.StateIndex(jnp.array(0)), True)
     with pytest.raises(
-        TypeError, match=r"^Counting would change.*eqx\.nn\.make_with_state\(lambda: model"
+        TypeError, match=r"^Counting keeps a state.*eqx\.nn\.make_with_state\(lambda: model"
     ):
         through(lambda x: with_held_state(layer, called(layer, x)))(1.0)
 
@@ -100,7 +100,7 @@ def test_a_change_of_what_was_lent_is_an_error_and_never_lost(through):
 def test_a_call_that_overrules_the_mode_is_an_error_too():
     held, _, _ = held_norm()
     run = lambda x: with_held_state(held, lambda state: held(x, state, inference=False))
-    with pytest.raises(TypeError, match=r"^BatchNorm would change its running statistics"):
+    with pytest.raises(TypeError, match=r"^BatchNorm keeps a state: .*this call would change them"):
         jax.vmap(run, axis_name="batch")(jnp.ones((2, WIDTH)))
 
 
@@ -122,3 +122,12 @@ def test_two_models_that_hold_their_statistics_are_lent_each_its_own():
         held_state([one, two])
     check = norm()
     assert held_state(frozen([check, check])) is not None
+
+
+def test_what_a_call_says_of_the_mode_overrules_the_layer():
+    held, _, _ = held_norm()
+    training = frozen(held, value=False)
+    assert held_state(held, False) is None and held_state(training, True) is not None
+    x = jnp.ones(WIDTH)
+    run = lambda state: training(x, state, inference=True)
+    assert same_arrays(with_held_state(training, run, True), with_held_state(held, called(held, x)))

@@ -53,8 +53,7 @@ def test_what_an_edit_brings_in_is_not_the_layer_of_that_name():
 class Stack(gx.Wrapper):
     """As a container that stores its layers stacked: what it shows of one is computed at each look."""
 
-    _gx_level = lambda self: Level((INNER,), (jax.tree.map(lambda x: x[0], self.layer),), 0)
-    tree_level = _gx_level
+    tree_level = lambda self: Level((INNER,), (jax.tree.map(lambda x: x[0], self.layer),), 0)
 
 
 def stacked():

@@ -5,7 +5,7 @@ Arrows between folders run one way, downwards, and `structure` stands near the b
 few functions have a place here, and the room that defines one fills it: nothing here imports upwards.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 
@@ -28,5 +28,5 @@ class Above:
     with_held_state: Callable[..., Any] = staticmethod(_missing)
     """The output of a layer that is run with the state it holds itself. From `surgery.lending`."""
 
-    markers: Callable[[Any], list[tuple[Hashable, Any]]] = staticmethod(_missing)
-    """`(marker, index)` of each `StateIndex` in a layer. From `surgery.state`."""
+    check_markers: Callable[[Any], None] = staticmethod(_missing)
+    """Raises `ValueError` if two layers would share a state by accident. From `surgery.state`."""

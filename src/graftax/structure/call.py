@@ -29,7 +29,6 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from ..paths.path import render
 from ..paths.tree import INNER
 from .above import Above
 from .keywords import Takers, add_context, takers_of
@@ -69,10 +68,15 @@ class Call:
     `call.context` are there to be read.
     """
 
-    __slots__ = ("context", "key", "node", "path", "root", "seen", "state", "takers")
+    __slots__ = ("context", "key", "node", "path", "root", "state", "takers")
 
     def __init__(self, node: Any, state: Any, key: Any, context: Mapping[str, Any], inputs: int):
-        """The record of a call from outside. Raises `TypeError` for a keyword that nobody takes."""
+        """The record of a call from outside.
+
+        Raises `TypeError` for a keyword that nobody takes, `ValueError` for two layers with one state.
+        """
+        if state is not None and state is not NO_STATE:
+            Above.check_markers(node)
         self.node = self.root = node
         self.state, self.key, self.context = state, key, context
         self.path: tuple[Hashable, ...] = ()
@@ -80,8 +84,6 @@ class Call:
         self.takers: Takers | None = (
             takers_of(node, inputs).checked(node, context) if context else None
         )
-        self.seen: dict[Hashable, tuple[tuple[Hashable, ...], Any]] = {}
-        """From each state marker met in this call to the path of its layer."""
 
     def __call__(self, layer: Any, /, *inputs: Any, label: Hashable = INNER, again: int = 0) -> Any:
         """The output of a layer that this node holds.
@@ -143,7 +145,7 @@ class Call:
         new = object.__new__(type(self))
         new.node, new.root, new.path = node, self.root, path
         new.state, new.key, new.context = state, key, self.context
-        new.takers, new.seen = takers, self.seen
+        new.takers = takers
         return new
 
     def _run_layer(
@@ -161,47 +163,24 @@ class Call:
         if not declares_state(layer):
             return layer(*inputs, **keywords)
         if self.state is not None and self.state is not NO_STATE:
-            self._check_markers(layer, label)
             y, self.state = layer(*inputs, state=self.state, **keywords)
             return y
-        return self._run_with_held_state(layer, inputs, label, keywords)
+        return self._run_with_held_state(layer, inputs, keywords)
 
-    def _run_with_held_state(
-        self, layer: Any, inputs: tuple, label: Hashable, keywords: dict[str, Any]
-    ) -> Any:
+    def _run_with_held_state(self, layer: Any, inputs: tuple, keywords: dict[str, Any]) -> Any:
         """A layer that takes a state, where none was given: its own does if it will not change."""
         required = "state" in signature_of(layer).required
+        mode = keywords.get("inference")
         # What holds others inside, as a `Sequential` does, may get along without: they say who cannot.
-        if Above.has_state(layer) and (required or Above.held_state(layer) is not None):
-            self._check_markers(layer, label)
-            return Above.with_held_state(
-                layer, lambda state: layer(*inputs, state=state, **keywords)
-            )
+        if Above.has_state(layer) and (required or Above.held_state(layer, mode) is not None):
+            run = lambda state: layer(*inputs, state=state, **keywords)
+            return Above.with_held_state(layer, run, mode)
         if required:
             raise TypeError(
                 f"{layer_name(layer)} keeps a state: call the model as model(x, state=state), with "
                 "the state that eqx.nn.make_with_state gave."
             )
         return layer(*inputs, **keywords)
-
-    def _check_markers(self, layer: Any, label: Hashable) -> None:
-        """Raise `ValueError` if another layer of this model has the same marker: one state for two.
-
-        Markers are text once a model was separated from its state, each with a text of its own, even where
-        one layer object stood twice. Before, they are objects, and a shared one was meant.
-        """
-        path = self.path if label is INNER else (*self.path, label)
-        for marker, index in Above.markers(layer):
-            if not isinstance(marker, str):
-                continue
-            other_path, other = self.seen.setdefault(marker, (path, index))
-            if other_path != path and other is not index:
-                raise ValueError(
-                    f"The layers at {render(other_path)!r} and {render(path)!r} have one state marker, "
-                    f"{str(marker)!r}, and would share their state. Models that were separated from "
-                    "their state one by one are joined by an edit, as in select(model, ...).set(layer), "
-                    "which gives markers of their own, or after graftax.with_state(model, state)."
-                )
 
 
 def split_inputs(owner: str, inputs: tuple, state: Any) -> tuple[tuple, Any]:

@@ -13,15 +13,18 @@ from .inference import mode_of
 from .state import check_markers, index_leaves, is_index, is_taken
 
 
-def held_state(layer: Any) -> eqx.nn.State | None:
+def held_state(layer: Any, inference: Any = None) -> eqx.nn.State | None:
     """The state with the values that a layer holds itself, if in inference mode it needs no other.
+
+    `inference` is what the call says of the mode, which overrules the layer.
 
     None if it keeps no state, if any value was taken out of it, or if any is held by a part that is in
     training mode or knows no modes. The values get no gradient: `eqx.filter_grad` tells parameters by
     their dtype, and would train them too.
     """
     found = index_leaves(layer)
-    if not found or any(map(is_taken, found)) or not all(_modes_of_indices(layer, False)):
+    modes = [inference] if isinstance(inference, bool) else _modes_of_indices(layer, False)
+    if not found or any(map(is_taken, found)) or not all(modes):
         return None
     check_markers(layer)
     return jax.tree.map(jax.lax.stop_gradient, eqx.nn.State(layer))
@@ -37,12 +40,14 @@ def _modes_of_indices(node: Any, mode: bool) -> Iterator[bool]:
         yield from _modes_of_indices(child, mode if own is None else own)
 
 
-def with_held_state(layer: Any, run: Callable[[eqx.nn.State], tuple[Any, Any]]) -> Any:
+def with_held_state(
+    layer: Any, run: Callable[[eqx.nn.State], tuple[Any, Any]], inference: Any = None
+) -> Any:
     """The output of a layer that is called without a state: `run` calls it with what it holds itself.
 
     Raises `TypeError` if it holds nothing, or if the call would change what it holds, as in training.
     """
-    state = held_state(layer)
+    state = held_state(layer, inference)
     if state is None:
         raise TypeError(f"{layer_name(layer)} {_remedy(layer)}")
     lent = jax.tree.leaves(state)

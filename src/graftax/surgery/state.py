@@ -264,4 +264,4 @@ def _check_all_taken(state: eqx.nn.State, markers: set[Any]) -> None:
 
 # A call asks these, see `structure.above`.
 Above.has_state = staticmethod(has_state)
-Above.markers = staticmethod(state_places)
+Above.check_markers = staticmethod(check_markers)
