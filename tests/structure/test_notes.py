@@ -190,3 +190,30 @@ def test_an_error_with_a_note_can_be_pickled_without_the_model():
         four_levels(gx.Chain(lambda x: x, Broken()))(X)
     again = pickle.loads(pickle.dumps(caught.value))
     assert "In body.block.mlp.2.1: Broken was given f32[4]" in again.__notes__
+
+
+# --- What to do ---
+
+
+def test_a_forgotten_vmap_is_named_where_jax_does_not():
+    linear = eqx.nn.Linear(4, 4, key=KEY)
+    too_many = "That is an axis too many: a batch goes through jax.vmap"
+    for layer, shape in [
+        (linear, (3, 5)),
+        (gx.Vmap(linear), (2, 3, 5)),
+        (gx.Remat(linear), (3, 5)),
+    ]:
+        note = the_note(gx.Chain(head=layer), jnp.ones(shape), error=TypeError)
+        assert note.startswith("In head: ") and note.endswith(too_many)
+    # Of another width it is an error of another kind.
+    wrong = gx.Chain(head=linear)
+    assert the_note(wrong, jnp.ones(5), error=TypeError) == "In head: Linear was given f32[5]"
+
+
+def test_a_missing_axis_is_named_with_what_gives_it():
+    norm = eqx.nn.BatchNorm(4, axis_name="batch", mode="batch")
+    model, state = eqx.nn.make_with_state(gx.Chain)(norm=norm)
+    with pytest.raises(NameError) as error:
+        model(X, state)
+    (note,) = notes_of(error.value)
+    assert note.endswith("jax.vmap(..., axis_name=...), or take eqx.nn.inference_mode(model)")

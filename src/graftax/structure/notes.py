@@ -43,8 +43,21 @@ def annotate(error: Exception, call: Any, label: Hashable, layer: Any, inputs: t
                 notes[i] = PathNote.make(_below(place, _from(layer, note)), note.details, call.root)
             return
     if label is not INNER:
-        details = f"{type_name(layer)} was given {_shapes(inputs)}"
+        details = f"{type_name(layer)} was given {_shapes(inputs)}{_remedy(error, layer, inputs)}"
         error.add_note(PathNote.make(place, details, call.root))
+
+
+def _remedy(error: Exception, layer: Any, inputs: tuple) -> str:
+    """What to do about an error of JAX's that does not say it, as the end of a note."""
+    if isinstance(error, NameError) and "axis name" in str(error) and "jax.vmap" not in str(error):
+        return (
+            ". Call the model in jax.vmap(..., axis_name=...), or take eqx.nn.inference_mode(model)"
+        )
+    *around, name = type_name(layer).rstrip(")").split("(")
+    axes = 1 + around.count("Vmap")
+    if name == "Linear" and any(getattr(x, "ndim", 0) > axes for x in inputs):
+        return ". That is an axis too many: a batch goes through jax.vmap"
+    return ""
 
 
 def type_name(layer: Any) -> str:
