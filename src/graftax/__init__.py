@@ -49,6 +49,9 @@ from .surgery import (
 
 # Operations on layers
 from .operations import (
+    take,
+    take_from,
+    blocks,
     LoRA,
     merge_lora,
     adapter,
@@ -116,6 +119,9 @@ __all__ = [
     "extend_state",
     "with_state",
     # Operations on layers
+    "take",
+    "take_from",
+    "blocks",
     "LoRA",
     "merge_lora",
     "adapter",
