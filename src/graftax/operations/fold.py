@@ -1,6 +1,6 @@
 """BatchNorm folded into the layer before it."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -9,12 +9,16 @@ from ..paths.edit import edited
 from ..paths.search import search_all
 from ..structure.chain import Chain
 from ..structure.skip import SkipConnection
+from ..structure.wrappers import Remat, unwrap
 from ..surgery.fields import update
 from ..surgery.statistics import running_statistics
 from ..surgery.tied import edited_apart
+from .inner import computed_as, rewrapped
+
+M = TypeVar("M")
 
 
-def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:
+def fold_batch_norm(model: M, state: eqx.nn.State | None = None) -> M:
     """The same function, in inference, without the BatchNorms that directly follow a convolution.
 
     `norm(conv(x)) == folded(x)` where `norm` uses running statistics: its scale goes into the weight of
@@ -22,7 +26,9 @@ def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:
 
     **Arguments:**
 
-    - `model`: any pytree; a layer and its norm are neighbours in a `Chain` or `SkipConnection`.
+    - `model`: any pytree; a layer and its norm are neighbours in a `Chain` or `SkipConnection`. What
+        may compute something else stays as it is: subclasses with a call of their own, layers in
+        wrappers other than `Remat`, weights that a `LoRA` or `eqx.nn.WeightNorm` changes.
     - `state`: the state with the running statistics, if it was taken out of the model.
 
     **Returns:**
@@ -32,8 +38,8 @@ def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:
 
     **Raises:**
 
-    - `ValueError`: no BatchNorm follows a convolution, or its statistics are in a state that was not
-        given.
+    - `ValueError`: no BatchNorm follows a convolution, its statistics are in a state that was not
+        given, or, with the path, the two differ in the number of channels or are stacked.
 
     Source: Jacob et al., Quantization and Training of Neural Networks, arXiv:1712.05877, section 3.2.
 
@@ -52,8 +58,11 @@ def fold_batch_norm(model: Any, state: eqx.nn.State | None = None) -> Any:
 
 
 def _all_folded(model: Any, state: eqx.nn.State | None) -> Any:
-    matches = search_all(model, lambda node: isinstance(node, (Chain, SkipConnection)))
-    edits = {match.address: (lambda node: _folded(node, state)) for match in matches}
+    matches = search_all(model, _runs_in_order)
+    edits = {
+        match.address: (lambda node, path=match.path: _folded(node, path, state))
+        for match in matches
+    }
     new = edited(model, edits)
     if new is model:
         raise ValueError(
@@ -62,29 +71,61 @@ def _all_folded(model: Any, state: eqx.nn.State | None) -> Any:
     return new
 
 
-def _folded(container: Any, state: eqx.nn.State | None) -> Any:
+def _runs_in_order(node: Any) -> bool:
+    """Whether the children of a node run one after the other, as its class and no other says."""
+    if not isinstance(node, Chain | SkipConnection):
+        return False
+    return type(node)._forward in (Chain._forward, SkipConnection._forward)
+
+
+def _folded(container: Any, path: str, state: eqx.nn.State | None) -> Any:
     kept: list[tuple[Any, Any]] = []
     for key, layer in container.items():
         before = kept[-1][1] if kept else None
-        if isinstance(layer, eqx.nn.BatchNorm) and isinstance(before, _FOLDABLE):
-            kept[-1] = (kept[-1][0], _absorbing(before, layer, state))
+        if _is_foldable(before) and computed_as(_bare(layer)) is eqx.nn.BatchNorm:
+            where = f"{path}.{kept[-1][0]}".removeprefix(".")
+            kept[-1] = (kept[-1][0], _absorbing(before, _bare(layer), where, state))
         else:
             kept.append((key, layer))
     return container if len(kept) == len(container) else container._with_items(kept)
 
 
-_FOLDABLE = (eqx.nn.Conv, eqx.nn.ConvTranspose, eqx.nn.Linear)
+def _bare(layer: Any) -> Any:
+    """The layer inside wrappers that leave alone what it computes."""
+    while type(layer) is Remat:
+        layer = layer.layer
+    return layer
 
 
-def _absorbing(layer: Any, norm: eqx.nn.BatchNorm, state: eqx.nn.State | None) -> Any:
+def _is_foldable(layer: Any) -> bool:
+    return computed_as(_bare(layer)) in (eqx.nn.Conv, eqx.nn.ConvTranspose, eqx.nn.Linear)
+
+
+def _absorbing(layer: Any, norm: eqx.nn.BatchNorm, path: str, state: eqx.nn.State | None) -> Any:
+    """The layer, perhaps in wrappers, that computes what it and the norm did."""
+    inner = unwrap(layer)
+    _check_channels(inner, norm, path)
     mean, variance, _ = running_statistics(norm, state)
     scale = 1 / jnp.sqrt(variance + norm.eps) * (1 if norm.weight is None else norm.weight)
     shift = (0 if norm.bias is None else norm.bias) - mean * scale
-    channels = (-1, *(1,) * (layer.weight.ndim - 1))
-    as_bias = channels[:-1] if layer.weight.ndim > 2 else (-1,)
+    # Equinox holds the outputs of every convolution, a transposed one too, in the first axis.
+    channels = (-1, *(1,) * (inner.weight.ndim - 1))
+    as_bias = channels[:-1] if inner.weight.ndim > 2 else (-1,)
     bias = shift.reshape(as_bias)
-    if layer.bias is not None:
-        bias = bias + layer.bias * scale.reshape(as_bias)
-    dtype = layer.weight.dtype
-    weight = layer.weight * scale.reshape(channels)
-    return update(layer, weight=weight.astype(dtype), bias=bias.astype(dtype), use_bias=True)
+    if inner.bias is not None:
+        bias = bias + inner.bias * scale.reshape(as_bias)
+    dtype = inner.weight.dtype
+    weight = inner.weight * scale.reshape(channels)
+    folded = update(inner, weight=weight.astype(dtype), bias=bias.astype(dtype), use_bias=True)
+    return rewrapped(layer, folded)
+
+
+def _check_channels(layer: Any, norm: eqx.nn.BatchNorm, path: str) -> None:
+    is_linear = isinstance(layer, eqx.nn.Linear)
+    axes = 2 if is_linear else layer.num_spatial_dims + 2
+    shape = layer.weight.shape
+    if len(shape) != axes or shape[0] != norm.input_size:
+        raise ValueError(
+            f"BatchNorm of {norm.input_size} channels cannot be folded into {path!r}, whose weight has the "
+            f"shape {shape}: it must be one weight, not a stack of them, with as many outputs."
+        )
