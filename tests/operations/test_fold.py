@@ -37,8 +37,8 @@ class Named(eqx.nn.Conv1d):
 class Branching(gx.Chain):
     """A chain whose children do not run one after the other."""
 
-    def _forward(self, x, state, key, context):
-        return self[0](x), state
+    def forward(self, call, x):
+        return call(self[0], x, label=0)
 
 
 def conv1d(cls=eqx.nn.Conv1d, outputs=6, key=KEY):

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from ..structure.wrappers import Wrapper
+from ..structure.wrapper import Wrapper
 from .index import Index
 from .inner import computed_as, has_own_arrays
 
@@ -66,7 +66,7 @@ def cut_layer(layer: Any, axis: Axis, index: Index) -> Any:
     if cls is None and isinstance(layer, Wrapper):
         if has_own_arrays(layer):
             raise ValueError(f"{type(layer).__name__} has arrays of its own; {_REGISTER}")
-        return type(layer)._gx_replace(layer, {0: cut_layer(layer.layer, axis, index)})
+        return layer.tree_replace({0: cut_layer(layer.layer, axis, index)})
     if cls is None:
         raise ValueError(
             "it is no layer that take knows. Pick the layers with weights inside it, or arrays by their "

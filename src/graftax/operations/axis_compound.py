@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
-from ..structure.wrappers import unwrap
+from ..structure.wrapper import unwrap
 from ..surgery.fields import update
 from .axes import Axis, cut_layer, named_sides, sides, take_from
 from .axis_rules import ROWS

@@ -9,7 +9,8 @@ from ..paths.edit import edited
 from ..paths.search import search_all
 from ..structure.chain import Chain
 from ..structure.skip import SkipConnection
-from ..structure.wrappers import Remat, unwrap
+from ..structure.wrapper import unwrap
+from ..structure.wrappers import Remat
 from ..surgery.fields import update
 from ..surgery.statistics import running_statistics
 from ..surgery.tied import edited_apart
@@ -75,7 +76,8 @@ def _runs_in_order(node: Any) -> bool:
     """Whether the children of a node run one after the other, as its class and no other says."""
     if not isinstance(node, Chain | SkipConnection):
         return False
-    return type(node)._forward in (Chain._forward, SkipConnection._forward)
+    forward = type(node).forward
+    return node.runs_by_record and forward in (Chain.forward, SkipConnection.forward)
 
 
 def _folded(container: Any, path: str, state: eqx.nn.State | None) -> Any:

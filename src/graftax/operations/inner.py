@@ -8,7 +8,7 @@ import jax
 
 from ..paths.edit import edited
 from ..paths.tree import INNER, level_of
-from ..structure.wrappers import Wrapper
+from ..structure.wrapper import Wrapper
 
 
 @functools.singledispatch

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int8, Num, PRNGKeyArray
 
 from ..structure.labels import layer_name
-from ..structure.wrappers import Wrapper, unwrap
+from ..structure.wrapper import Wrapper, unwrap
 from .inner import computed_as, rewrapped
 
 W = TypeVar("W", bound=Wrapper)

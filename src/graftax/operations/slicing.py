@@ -10,7 +10,7 @@ from ..paths.edit import Edit, at, edited
 from ..paths.path import render
 from ..paths.search import Match
 from ..paths.tree import INNER, level_of
-from ..structure.wrappers import Wrapper
+from ..structure.wrapper import Wrapper
 from ..surgery.hints import NoMatchError
 from ..surgery.selecting import select
 from ..surgery.ties import Tied, opened
