@@ -10,6 +10,7 @@ from ..surgery.fields import update
 from .axes import Axis, cut_layer, named_sides, sides, take_from
 from .axis_rules import ROWS
 from .index import Index
+from .lora import LoRA
 
 
 @take_from.register(eqx.nn.MultiheadAttention)
@@ -82,6 +83,25 @@ def _spectral_norm(layer: eqx.nn.SpectralNorm, axis: Axis, index: Index) -> Any:
 @take_from.register(eqx.nn.LSTMCell)
 def _recurrent(layer: Any, axis: Axis, index: Index) -> Any:
     raise ValueError("its gates lie behind each other in one weight, which take does not cut")
+
+
+@take_from.register(LoRA)
+def _lora(layer: LoRA, axis: Axis, index: Index) -> Any:
+    inner = unwrap(layer.layer)
+    cut = cut_layer(layer.layer, axis, index)
+    # B has the first axis of the weight and A the second, whichever of them is the outputs.
+    names = ("in", "out") if isinstance(inner, eqx.nn.Embedding) else ROWS
+    first, second = (name in sides(axis, names) for name in names)
+    windows = layer.lora_a.reshape(layer.lora_a.shape[0], *inner.weight.shape[1:])
+    if getattr(inner, "groups", 1) > 1 and second:
+        raise ValueError(
+            "its groups share the matrix A, and would keep different columns of it; merge it first, with "
+            "graftax.merge_lora"
+        )
+    if second:
+        windows = index.cut(windows, 1)
+    lora_b = index.cut(layer.lora_b, 0) if first else layer.lora_b
+    return update(layer, layer=cut, lora_a=windows.reshape(len(windows), -1), lora_b=lora_b)
 
 
 def resized(mlp: eqx.nn.MLP) -> eqx.nn.MLP:

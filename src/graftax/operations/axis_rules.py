@@ -42,7 +42,7 @@ def _linear(layer: eqx.nn.Linear, axis: Axis, index: Index) -> Any:
 @take_from.register(QuantizedLinear)
 def _quantized(layer: QuantizedLinear, axis: Axis, index: Index) -> Any:
     chosen = sides(axis, ROWS)
-    check_shape(layer.weight, (*layer.scale.shape, *layer.weight.shape[-1:]))
+    check_shape(layer.weight, (layer.out_features, layer.in_features))
     return update(layer, **_cut_rows(layer, ("weight", "scale", "bias"), chosen, index))
 
 

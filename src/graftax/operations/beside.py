@@ -66,7 +66,7 @@ def weight_of(layer: Any) -> Any:
     Raises `TypeError` if the layer has none, `ValueError` if it is a stack of several.
     """
     if isinstance(layer, QuantizedLinear):
-        _check_shape(layer, layer.scale.shape + layer.weight.shape[-1:])
+        _check_shape(layer, (layer.out_features, layer.in_features))
         return layer.weight.astype(layer.scale.dtype)
     weight: Any = getattr(layer, "weight", None)
     if (

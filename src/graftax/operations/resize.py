@@ -1,15 +1,20 @@
 """Embeddings for more tokens or longer inputs than they were trained for."""
 
-from typing import Any
+import operator
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..structure.labels import layer_name
+from ..structure.wrapper import Wrapper
 from ..surgery.fields import update
+from .inner import computed_as, has_own_arrays, rewrapped
+
+M = TypeVar("M")
 
 
 def resize_positions(
@@ -18,6 +23,7 @@ def resize_positions(
     *,
     prefix: int = 0,
     method: str = "cubic",
+    old: tuple[int, int] | None = None,
 ) -> Float[Array, "new width"]:
     """Position embeddings for another length, interpolated between the old ones.
 
@@ -27,17 +33,21 @@ def resize_positions(
     **Arguments:**
 
     - `weight`: `(positions, width)`.
-    - `size`: how many positions; or (rows, columns) for an image that was a square before.
+    - `size`: how many positions; or (rows, columns) for an image.
     - `prefix`: how many positions at the front (class tokens) are kept as they are.
     - `method`: `"cubic"` or `"linear"`.
+    - `old`: (rows, columns) of the image before; a square if None.
 
     **Returns:**
 
-    `(prefix + size, width)`, or `(prefix + rows * columns, width)`.
+    `(prefix + size, width)`, or `(prefix + rows * columns, width)`. Interpolated in float32 at least, in
+    the dtype of `weight`.
 
     **Raises:**
 
-    - `ValueError`: `size` is not positive, the old positions make no square, or the method is unknown.
+    - `TypeError`: the weight is no matrix of floating-point numbers.
+    - `ValueError`: `size` is not positive, the old positions make no such image or square, `prefix` is
+        not a part of them, or the method is unknown.
 
     Source: Dosovitskiy et al., An Image is Worth 16x16 Words, arXiv:2010.11929, section 3.2.
 
@@ -50,26 +60,51 @@ def resize_positions(
 
     ```
     """
-    kept, grid = weight[:prefix], weight[prefix:]
-    shape = (size,) if isinstance(size, int) else tuple(size)
-    if min(shape) < 1:
-        raise ValueError(f"The number of positions must be positive; got {size}.")
-    old = (grid.shape[0],)
-    if len(shape) == 2:
-        side = round(grid.shape[0] ** 0.5)
-        if side * side != grid.shape[0]:
-            raise ValueError(
-                f"{grid.shape[0]} positions make no square image. If {prefix} is not the number of class "
-                "tokens, give it as prefix=..."
-            )
-        old = (side, side)
+    _check_positions(weight, prefix)
+    new = (size,) if isinstance(size, int) else tuple(size)
+    if len(new) > 2 or min(new) < 1:
+        raise ValueError(
+            f"The number of positions must be positive, or rows and columns; got {size}."
+        )
     if method not in _KERNELS:
         raise ValueError(f"method must be one of {', '.join(_KERNELS)}; got {method!r}.")
-    resized = grid.reshape(*old, -1)
-    for axis, (before, after) in enumerate(zip(old, shape, strict=True)):
-        taps = jnp.asarray(_taps(before, after, method), weight.dtype)
+    grid = weight[prefix:]
+    before = _old_shape(len(grid), prefix, old) if len(new) == 2 else (len(grid),)
+    wide = jnp.promote_types(weight.dtype, jnp.float32)
+    resized = grid.astype(wide).reshape(*before, -1)
+    for axis, (count, after) in enumerate(zip(before, new, strict=True)):
+        taps = jnp.asarray(_taps(count, after, method), wide)
         resized = jnp.moveaxis(jnp.tensordot(taps, resized, (1, axis)), 0, axis)
-    return jnp.concatenate([kept, resized.reshape(-1, grid.shape[1])])
+    resized = resized.reshape(-1, grid.shape[1]).astype(weight.dtype)
+    return jnp.concatenate([weight[:prefix], resized])
+
+
+def _check_positions(weight: Any, prefix: int) -> None:
+    if (
+        not eqx.is_array(weight)
+        or weight.ndim != 2
+        or not jnp.issubdtype(weight.dtype, jnp.floating)
+    ):
+        raise TypeError(
+            "resize_positions takes a matrix (positions, width) of floating-point numbers; got "
+            f"{eqx.tree_pformat(weight)}."
+        )
+    if not 0 <= prefix < len(weight):
+        raise ValueError(
+            f"prefix must leave some of the {len(weight)} positions to resize; got {prefix}."
+        )
+
+
+def _old_shape(count: int, prefix: int, old: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of the image before."""
+    rows, columns = (round(count**0.5),) * 2 if old is None else old
+    if rows * columns != count:
+        image = "no square image" if old is None else f"no image of {rows} x {columns}"
+        raise ValueError(
+            f"{count} positions make {image}. If {prefix} is not the number of class tokens, give it as "
+            "prefix=...; if the image was no square, give its rows and columns as old=..."
+        )
+    return rows, columns
 
 
 def _linear(distance: np.ndarray) -> np.ndarray:
@@ -98,15 +133,16 @@ def _taps(before: int, after: int, method: str) -> np.ndarray:
     return taps
 
 
-def expand_vocabulary(layer: Any, size: int, *, key: Any = None) -> Any:
+def expand_vocabulary(layer: M, size: int, *, key: PRNGKeyArray | None = None) -> M:
     """The embedding, or the linear layer over a vocabulary, with rows for more tokens.
 
-    The old tokens keep their rows; a new row is the mean of the old ones, plus a little noise of the
-    size of their spread if a key is given.
+    The old tokens keep their rows; a new row is the mean of the old ones, and if a key is given a tenth
+    of their standard deviation of noise. Where an embedding and a head are tied, apply it to both:
+    `select(model, ["word", "head"]).apply(lambda layer: graftax.expand_vocabulary(layer, size))`.
 
     **Arguments:**
 
-    - `layer`: an `eqx.nn.Embedding`, or an `eqx.nn.Linear` whose outputs are tokens.
+    - `layer`: an `eqx.nn.Embedding`, or an `eqx.nn.Linear` whose outputs are tokens; in wrappers or not.
     - `size`: how many tokens there shall be.
     - `key`: a random key.
 
@@ -116,8 +152,8 @@ def expand_vocabulary(layer: Any, size: int, *, key: Any = None) -> Any:
 
     **Raises:**
 
-    - `TypeError`: the layer is neither of the two.
-    - `ValueError`: there would be fewer tokens than now.
+    - `TypeError`: the layer is neither of the two; or a `LoRA` is around it, or it is quantised.
+    - `ValueError`: there would be fewer tokens than now, or the weight is a stack of weights.
 
     Source: Hewitt, Initializing New Word Embeddings for Pretrained Language Models, 2021.
 
@@ -130,25 +166,47 @@ def expand_vocabulary(layer: Any, size: int, *, key: Any = None) -> Any:
 
     ```
     """
-    if not isinstance(layer, eqx.nn.Embedding | eqx.nn.Linear):
-        raise TypeError(
-            f"expand_vocabulary takes an eqx.nn.Embedding or eqx.nn.Linear; got {layer_name(layer)}."
-        )
-    more = size - layer.weight.shape[0]
+    inner: Any = _table(layer)
+    more = operator.index(size) - inner.weight.shape[0]
     if more < 0:
-        raise ValueError(f"There are {layer.weight.shape[0]} tokens already; got size={size}.")
-    fields: dict[str, Any] = {"weight": _with_rows(layer.weight, more, key)}
-    if isinstance(layer, eqx.nn.Embedding):
-        return update(layer, **fields, num_embeddings=size)
-    if layer.bias is not None:
-        fields["bias"] = _with_rows(layer.bias, more, None)
-    return update(layer, **fields, out_features=size)
+        raise ValueError(f"There are {inner.weight.shape[0]} tokens already; got size={size}.")
+    fields: dict[str, Any] = {"weight": _with_rows(inner.weight, more, key)}
+    if isinstance(inner, eqx.nn.Embedding):
+        return rewrapped(layer, update(inner, **fields, num_embeddings=size))
+    if inner.bias is not None:
+        fields["bias"] = _with_rows(inner.bias, more, None)
+    return rewrapped(layer, update(inner, **fields, out_features=size))
 
 
-def _with_rows(old: Array, more: int, key: Any) -> Array:
+def _table(layer: Any) -> Any:
+    """The layer, out of its wrappers, whose rows are tokens. Raises `TypeError`, `ValueError`."""
+    node = layer
+    while isinstance(node, Wrapper):
+        if has_own_arrays(node):
+            raise TypeError(
+                f"expand_vocabulary knows nothing of the arrays of a {type(node).__name__}: merge them "
+                "into the layer first, as graftax.merge_lora does."
+            )
+        node = node.layer
+    if computed_as(node) is eqx.nn.Embedding:
+        expected = (node.num_embeddings, node.embedding_size)
+    elif computed_as(node) is eqx.nn.Linear and node.out_features != "scalar":
+        expected = (node.out_features, node.weight.shape[-1])
+    else:
+        raise TypeError(
+            f"expand_vocabulary takes an eqx.nn.Embedding or eqx.nn.Linear; got {layer_name(node)}."
+        )
+    if node.weight.shape != expected:
+        raise ValueError(
+            f"The weight has the shape {node.weight.shape}, and the sizes of the layer say {expected}. Of "
+            "stacked layers expand each, in eqx.filter_vmap."
+        )
+    return node
+
+
+def _with_rows(old: Array, more: int, key: PRNGKeyArray | None) -> Array:
     new = jnp.broadcast_to(old.mean(axis=0), (more, *old.shape[1:]))
     if key is not None:
-        new = new + 0.1 * old.std(axis=0, keepdims=True) * jax.random.normal(
-            key, new.shape, old.dtype
-        )
+        noise = jax.random.normal(key, new.shape, old.dtype)
+        new = new + 0.1 * old.std(axis=0, keepdims=True) * noise
     return jnp.concatenate([old, new.astype(old.dtype)])
