@@ -8,7 +8,8 @@ import equinox as eqx
 import numpy as np
 
 from ..surgery.fields import update
-from ..surgery.state import is_taken, statistics_index, with_state_values
+from ..surgery.state import init_of, is_taken, with_state_values
+from ..surgery.statistics import statistics_index
 from .axes import Axis, sides, take_from
 from .index import Index
 from .quantization import QuantizedLinear
@@ -167,9 +168,10 @@ def _batch_norm(layer: eqx.nn.BatchNorm, axis: Axis, index: Index) -> Any:
             "its running statistics are in the state that eqx.nn.make_with_state took out of the model. "
             "Put them back with graftax.with_state(model, state), take, and separate them again"
         )
-    for array in (layer.weight, layer.bias, *statistics.init):
+    held = init_of(statistics)
+    for array in (layer.weight, layer.bias, *held):
         check_shape(array, (layer.input_size,), "parameters or statistics")
-    cut = tuple(index.cut(array, 0) for array in statistics.init)
+    cut = tuple(index.cut(array, 0) for array in held)
     layer, _ = with_state_values(layer, [(statistics, cut)], None)
     arrays = {name: index.cut(getattr(layer, name), 0) for name in ("weight", "bias")}
     return update(layer, input_size=len(index.of(layer.input_size)), **arrays)

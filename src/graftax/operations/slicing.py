@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
+import jax
 
 from ..paths.edit import Edit, at, edited
 from ..paths.path import render
@@ -13,7 +14,8 @@ from ..paths.tree import INNER, level_of
 from ..structure.wrapper import Wrapper
 from ..surgery.hints import NoMatchError
 from ..surgery.selecting import select
-from ..surgery.ties import Tied, opened
+from ..surgery.state import init_of, is_index
+from ..surgery.tied import Tied, opened
 from .axes import Axis, cut_layer, rule_class
 from .axis_compound import resized
 from .index import Blocks, Index, Positions
@@ -175,13 +177,18 @@ def _mlps_above(base: Any, address: Address) -> list[Address]:
 
 
 def _check_tie(base: Any, new: Any, link: tuple[Address, Address]) -> None:
-    source, target = (at(new, place) for place in link)
-    if source is not target:
+    source, target = (_held(at(new, place)) for place in link)
+    if any(a is not b for a, b in zip(source, target, strict=True)):
         source_path, target_path = (_path(base, place) for place in link)
         raise ValueError(
             f"{source_path!r} and {target_path!r} are tied, and would not be cut alike. Take of both, "
             "along the same axis of the array; or end the tie first, with a copy at one of the two."
         )
+
+
+def _held(node: Any) -> list[Any]:
+    """What is tied there: an array, or the statistics of a layer with state."""
+    return jax.tree.leaves(init_of(node)) if is_index(node) else [node]
 
 
 def _path(tree: Any, address: Address) -> str:
