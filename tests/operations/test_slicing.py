@@ -61,6 +61,7 @@ def test_units_that_are_zero_can_be_left_out(index):
     assert (small.up.weight == model.up.weight[kept]).all()
 
 
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(st.permutations(range(8)))
 def test_a_permutation_of_hidden_units_changes_nothing(order):
     model, x = mlp(jnp.tanh), jnp.arange(4.0)
@@ -69,6 +70,7 @@ def test_a_permutation_of_hidden_units_changes_nothing(order):
     )
 
 
+@hypothesis.settings(max_examples=20)
 @hypothesis.given(st.lists(st.integers(0, 7), min_size=1, max_size=8, unique=True), st.data())
 def test_taking_twice_is_taking_what_is_left_of_the_first(first, data):
     second = data.draw(
@@ -374,6 +376,16 @@ def test_arrays_that_are_tied_and_cut_alike_stay_tied():
     assert len(jax.tree.leaves(small)) == 2
     fewer = gx.take(language_model(), {"word": "in", "head": "out"}, KEEP)
     assert fewer.word.weight is fewer.head.weight and fewer.head.bias.shape == (3,)
+
+
+def test_layers_that_are_tied_are_cut_alike_with_their_statistics():
+    norm = lambda: eqx.nn.BatchNorm(8, axis_name="batch", mode="batch")
+    model = gx.tie(gx.Chain(a=trained(norm(), 8), b=norm()), "a", "b")
+    small = gx.take(model, {"a": 0, "b": 0}, KEEP)
+    assert small.a.weight is small.b.weight and small.b.input_size == 3
+    assert same_arrays(small.a, small.b)
+    with pytest.raises(ValueError, match="are tied"):
+        gx.take(model, {"a": 0}, KEEP)
 
 
 @pytest.mark.parametrize(

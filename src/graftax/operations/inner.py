@@ -23,6 +23,11 @@ def computed_as(layer: Any) -> type:
     return caller if _fields(cls) == _fields(caller) else cls
 
 
+def stands_for(cls: type, base: type) -> None:
+    """Say that layers of exactly this class compute as the base does, whatever they refuse besides."""
+    computed_as.register(cls, lambda layer: base if type(layer) is cls else type(layer))
+
+
 def _fields(cls: Any) -> frozenset[str]:
     return frozenset(getattr(cls, "__dataclass_fields__", ()))
 

@@ -1,6 +1,7 @@
 """Published models as functions that return standard parts, and their weights."""
 
 from ..structure import Residual as Residual
+from . import cuts as cuts
 from .attention import DotProductAttention as DotProductAttention
 from .config import ConfigError as ConfigError
 from .convolution import (
