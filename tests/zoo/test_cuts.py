@@ -18,7 +18,14 @@ HEADS = {
 
 
 def bert(**options):
-    settings = {"vocabulary": 11, "width": 8, "depth": 2, "heads": 4, "inner": 16, "act": jax.nn.gelu}
+    settings = {
+        "vocabulary": 11,
+        "width": 8,
+        "depth": 2,
+        "heads": 4,
+        "inner": 16,
+        "act": jax.nn.gelu,
+    }
     return eqx.nn.inference_mode(gx.zoo.bert(**settings, **options, key=KEYS[0]))
 
 
@@ -176,8 +183,8 @@ def test_the_batch_norms_of_the_zoo_fold(bottlenecks):
 def test_adapters_stand_beside_the_layers_of_the_zoo():
     conv = gx.LoRA(gx.zoo.Conv2d(4, 6, 3, key=KEYS[0]), 2, key=KEYS[1])
     word = gx.LoRA(gx.zoo.Embedding(9, 4, padding=3, key=KEYS[0]), 2, key=KEYS[1])
-    x = jax.random.normal(KEYS[2], (4, 7, 7))
-    for lora, x in ((conv, x), (word, jnp.array(5))):
+    image = jax.random.normal(KEYS[2], (4, 7, 7))
+    for lora, x in ((conv, image), (word, jnp.array(5))):
         lora = gx.update(lora, lora_b=jax.random.normal(KEYS[3], lora.lora_b.shape))
         np.testing.assert_allclose(lora(x), lora.merged()(x), rtol=1e-4, atol=1e-4)
         program = jax.make_jaxpr(lambda lora, x: lora(x))(lora, x)

@@ -12,19 +12,24 @@ from ..surgery.state import init_of, is_taken, with_state_values
 from ..surgery.statistics import statistics_index
 from .axes import Axis, sides, take_from
 from .index import Index
+from .inner import check_one_weight
 from .quantization import QuantizedLinear
 
 ROWS = ("out", "in")
 """The axes of a weight that is multiplied with: what is given are its rows, what it is given columns."""
 
 
-def check_shape(array: Any, expected: tuple[int, ...], name: str = "weight") -> None:
-    """Raise `ValueError` for an array that is not what the sizes of its layer say: a stacked one."""
-    if array is not None and array.shape != expected:
-        raise ValueError(
-            f"its {name} has the shape {array.shape}, and its sizes say {expected}. Where layers are "
-            "stacked, take of each: eqx.filter_vmap(lambda layer: graftax.take(layer, ...))"
-        )
+_EACH = "lambda layer: graftax.take(layer, ...)"
+
+
+def _check_norm(shape: tuple[int, ...], *arrays: Any) -> None:
+    """Raise `ValueError` unless the arrays of a norm have this shape: they may be a stack."""
+    for array in arrays:
+        if array is not None and array.shape != shape:
+            raise ValueError(
+                f"an array of it has the shape {array.shape}, and its sizes say {shape}. Of stacked "
+                f"layers do it to each: eqx.filter_vmap({_EACH})"
+            )
 
 
 @take_from.register(eqx.nn.Linear)
@@ -33,7 +38,7 @@ def _linear(layer: eqx.nn.Linear, axis: Axis, index: Index) -> Any:
     sizes = {"out": layer.out_features, "in": layer.in_features}
     if scalars := [side for side in chosen if sizes[side] == "scalar"]:
         raise ValueError(f"its {scalars[0]!r} is a scalar, of which nothing can be taken")
-    check_shape(layer.weight, tuple(1 if size == "scalar" else size for size in sizes.values()))
+    check_one_weight(layer, _EACH)
     arrays = _cut_rows(layer, ("weight", "bias"), chosen, index)
     counts = dict(zip(ROWS, arrays["weight"].shape, strict=True))
     fields = {f"{side}_features": counts[side] for side in chosen}
@@ -43,7 +48,7 @@ def _linear(layer: eqx.nn.Linear, axis: Axis, index: Index) -> Any:
 @take_from.register(QuantizedLinear)
 def _quantized(layer: QuantizedLinear, axis: Axis, index: Index) -> Any:
     chosen = sides(axis, ROWS)
-    check_shape(layer.weight, (layer.out_features, layer.in_features))
+    check_one_weight(layer, _EACH)
     return update(layer, **_cut_rows(layer, ("weight", "scale", "bias"), chosen, index))
 
 
@@ -63,7 +68,7 @@ def _cut_rows(
 def _embedding(layer: eqx.nn.Embedding, axis: Axis, index: Index) -> Any:
     # It is given the number of a row: here the rows are "in".
     chosen = sides(axis, ("in", "out"))
-    check_shape(layer.weight, (layer.num_embeddings, layer.embedding_size))
+    check_one_weight(layer, _EACH)
     weight = layer.weight
     for i, side in enumerate(("in", "out")):
         weight = index.cut(weight, i) if side in chosen else weight
@@ -76,8 +81,7 @@ def _embedding(layer: eqx.nn.Embedding, axis: Axis, index: Index) -> Any:
 @take_from.register(eqx.nn.ConvTranspose)
 def _convolution(layer: Any, axis: Axis, index: Index) -> Any:
     chosen = sides(axis, ROWS)
-    expected = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
-    check_shape(layer.weight, expected)
+    check_one_weight(layer, _EACH)
     if layer.groups > 1:
         return _grouped(layer, chosen, index)
     arrays = _cut_rows(layer, ("weight", "bias"), chosen, index)
@@ -140,8 +144,7 @@ def _norm(layer: Any, axis: Axis, index: Index) -> Any:
     else:
         chosen = sides(axis, range(len(layer.shape)))
     arrays, shape = {"weight": layer.weight, "bias": layer.bias}, list(layer.shape)
-    for name, array in arrays.items():
-        check_shape(array, layer.shape, name)
+    _check_norm(layer.shape, layer.weight, layer.bias)
     for i in chosen:
         arrays = {name: index.cut(array, i) for name, array in arrays.items()}
         shape[i] = len(index.of(shape[i]))
@@ -153,7 +156,7 @@ def _group_norm(layer: eqx.nn.GroupNorm, axis: Axis, index: Index) -> Any:
     _only_axis(axis)
     if layer.channels is None:
         raise ValueError("it was not told how many channels it has: give it `channels` first")
-    check_shape(layer.weight, (layer.channels,))
+    _check_norm((layer.channels,), layer.weight, layer.bias)
     groups, kept = whole_groups(index.of(layer.channels), layer.channels // layer.groups)
     arrays = {name: index.cut(getattr(layer, name), 0) for name in ("weight", "bias")}
     return update(layer, groups=len(groups), channels=kept.size, **arrays)
@@ -169,8 +172,7 @@ def _batch_norm(layer: eqx.nn.BatchNorm, axis: Axis, index: Index) -> Any:
             "Put them back with graftax.with_state(model, state), take, and separate them again"
         )
     held = init_of(statistics)
-    for array in (layer.weight, layer.bias, *held):
-        check_shape(array, (layer.input_size,), "parameters or statistics")
+    _check_norm((layer.input_size,), layer.weight, layer.bias, *held)
     cut = tuple(index.cut(array, 0) for array in held)
     layer, _ = with_state_values(layer, [(statistics, cut)], None)
     arrays = {name: index.cut(getattr(layer, name), 0) for name in ("weight", "bias")}

@@ -8,10 +8,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..structure.labels import layer_name
 from ..surgery.fields import update
-from .inner import computed_as
+from .inner import CONVOLUTIONS, check_one_weight, computed_as
 from .quantization import QuantizedLinear
 
-_CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
+_EACH = "lambda layer, key: graftax.LoRA(layer, rank, key=key)"
 
 
 class Beside(eqx.Module):
@@ -30,7 +30,7 @@ class Beside(eqx.Module):
     def _path(self, x: Any) -> Array:
         layer, rank = self.layer, self.lora_a.shape[0]
         cls = computed_as(layer)
-        if cls in _CONVOLUTIONS:
+        if cls in CONVOLUTIONS:
             return _path_of_convolution(layer, self.lora_a, self.lora_b, x)
         if cls is eqx.nn.Embedding:
             # The layer itself looks B up, so that it does with odd ids what it does without.
@@ -57,7 +57,7 @@ def runs_beside(layer: Any) -> bool:
     cls = computed_as(layer)
     if cls is eqx.nn.Linear:
         return "scalar" not in (layer.in_features, layer.out_features)
-    return cls in (*_CONVOLUTIONS, eqx.nn.Embedding, QuantizedLinear)
+    return cls in (*CONVOLUTIONS, eqx.nn.Embedding, QuantizedLinear)
 
 
 def weight_of(layer: Any) -> Any:
@@ -66,7 +66,7 @@ def weight_of(layer: Any) -> Any:
     Raises `TypeError` if the layer has none, `ValueError` if it is a stack of several.
     """
     if isinstance(layer, QuantizedLinear):
-        _check_shape(layer, (layer.out_features, layer.in_features))
+        check_one_weight(layer, _EACH)
         return layer.weight.astype(layer.scale.dtype)
     weight: Any = getattr(layer, "weight", None)
     if (
@@ -78,26 +78,5 @@ def weight_of(layer: Any) -> Any:
             "LoRA needs a layer with a floating-point weight of at least two axes; "
             f"{layer_name(layer)} has none."
         )
-    _check_shape(layer, _declared_shape(layer))
+    check_one_weight(layer, _EACH)
     return weight
-
-
-def _declared_shape(layer: Any) -> tuple[int, ...] | None:
-    """The shape that the sizes of a layer give its weight; None for a layer that is not known."""
-    if isinstance(layer, eqx.nn.Linear):
-        return tuple(1 if n == "scalar" else n for n in (layer.out_features, layer.in_features))
-    if isinstance(layer, _CONVOLUTIONS):
-        return (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
-    if isinstance(layer, eqx.nn.Embedding):
-        return (layer.num_embeddings, layer.embedding_size)
-    return None
-
-
-def _check_shape(layer: Any, expected: tuple[int, ...] | None) -> None:
-    shape = layer.weight.shape
-    if expected is not None and shape != expected:
-        raise ValueError(
-            f"The weight of {layer_name(layer)} has the shape {shape}, and its sizes say {expected}. "
-            "Stacked layers get an adapter each: eqx.filter_vmap(lambda layer, key: graftax.LoRA(layer, "
-            "rank, key=key))(layer, keys)."
-        )

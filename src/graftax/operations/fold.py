@@ -14,7 +14,7 @@ from ..structure.wrappers import Remat
 from ..surgery.fields import update
 from ..surgery.statistics import running_statistics
 from ..surgery.tied import edited_apart
-from .inner import computed_as, rewrapped
+from .inner import computed_as, declared_shape, rewrapped
 
 M = TypeVar("M")
 
@@ -123,10 +123,8 @@ def _absorbing(layer: Any, norm: eqx.nn.BatchNorm, path: str, state: eqx.nn.Stat
 
 
 def _check_channels(layer: Any, norm: eqx.nn.BatchNorm, path: str) -> None:
-    is_linear = isinstance(layer, eqx.nn.Linear)
-    axes = 2 if is_linear else layer.num_spatial_dims + 2
     shape = layer.weight.shape
-    if len(shape) != axes or shape[0] != norm.input_size:
+    if shape != declared_shape(layer) or shape[0] != norm.input_size:
         raise ValueError(
             f"BatchNorm of {norm.input_size} channels cannot be folded into {path!r}, whose weight has the "
             f"shape {shape}: it must be one weight, not a stack of them, with as many outputs."

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Int
 
 Positions = (
@@ -20,10 +21,10 @@ Positions = (
 
 
 class Blocks(NamedTuple):
-    """Positions counted in blocks: those of `kept`, of as many as `count`. Made by `graftax.blocks`."""
+    """Positions counted in blocks: those of `kept`, of `number` of them. Made by `graftax.blocks`."""
 
     kept: tuple[int, ...]
-    count: int
+    number: int
 
 
 def blocks(index: Positions, *, of: int) -> Blocks:
@@ -68,7 +69,7 @@ class Index:
     def __init__(self, index: Positions | Blocks):
         self._index = index if isinstance(index, Blocks) else _known(index)
         self.kept = index.kept if isinstance(index, Blocks) else None
-        self.count = index.count if isinstance(index, Blocks) else None
+        self.count = index.number if isinstance(index, Blocks) else None
         self.sizes: list[int] = []
         """The lengths that were asked for."""
         self._cuts: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -108,7 +109,7 @@ def _known(index: Any) -> slice | np.ndarray:
     """The index as a slice or an array of integers or booleans. Raises `TypeError` for another."""
     if isinstance(index, slice):
         return index
-    if isinstance(index, jax.core.Tracer):
+    if isinstance(index, Tracer):
         raise TypeError(
             "The index of take decides on shapes: it must be known when a function is traced, and "
             "this one is an argument of it. Give it as a NumPy array from outside."

@@ -5,9 +5,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from ..paths.edit import edited
 from ..paths.tree import INNER, level_of
+from ..structure.labels import layer_name
 from ..structure.wrapper import Wrapper
 
 
@@ -30,6 +32,32 @@ def stands_for(cls: type, base: type) -> None:
 
 def _fields(cls: Any) -> frozenset[str]:
     return frozenset(getattr(cls, "__dataclass_fields__", ()))
+
+
+CONVOLUTIONS = (eqx.nn.Conv, eqx.nn.ConvTranspose)
+
+
+def declared_shape(layer: Any) -> tuple[int, ...] | None:
+    """The shape that the sizes of a layer give its weight; None for a layer that is not known."""
+    if isinstance(layer, eqx.nn.Embedding):
+        return (layer.num_embeddings, layer.embedding_size)
+    if isinstance(layer, CONVOLUTIONS):
+        return (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+    sizes = [getattr(layer, name, None) for name in ("out_features", "in_features")]
+    return None if None in sizes else tuple(1 if n == "scalar" else int(n or 0) for n in sizes)
+
+
+def check_one_weight(layer: Any, doing: str) -> None:
+    """Raise `ValueError` if the weight is not what the sizes of the layer say: a stack of weights.
+
+    `doing` is the call that does it to one layer, for `eqx.filter_vmap`.
+    """
+    expected, shape = declared_shape(layer), jnp.shape(layer.weight)
+    if expected is not None and shape != expected:
+        raise ValueError(
+            f"the weight of {layer_name(layer)} has the shape {shape}, and its sizes say {expected}. Of "
+            f"stacked layers do it to each: eqx.filter_vmap({doing})"
+        )
 
 
 def rewrapped(layer: Any, inner: Any) -> Any:

@@ -6,11 +6,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int8, Num, PRNGKeyArray
 
 from ..structure.labels import layer_name
 from ..structure.wrapper import Wrapper, unwrap
-from .inner import computed_as, rewrapped
+from .inner import check_one_weight, computed_as, rewrapped
 
 W = TypeVar("W", bound=Wrapper)
 
@@ -140,12 +141,7 @@ def _check_weight(layer: eqx.nn.Linear) -> None:
     weight = layer.weight
     if not eqx.is_array(weight) or not jnp.issubdtype(weight.dtype, jnp.floating):
         raise TypeError(f"quantize takes a floating-point weight; got {weight!r}.")
-    if weight.shape != (layer.out_features, layer.in_features):
-        raise ValueError(
-            f"The weight has the shape {weight.shape}, where the layer says "
-            f"{(layer.out_features, layer.in_features)}. Of stacked layers quantise each: "
-            "eqx.filter_vmap(graftax.quantize)(layer)."
-        )
-    if not isinstance(weight, jax.core.Tracer) and not jnp.isfinite(weight).all():
+    check_one_weight(layer, "graftax.quantize")
+    if not isinstance(weight, Tracer) and not jnp.isfinite(weight).all():
         rows = jnp.flatnonzero(~jnp.isfinite(weight).all(axis=1)).tolist()
         raise ValueError(f"Weights must be finite to be quantised; those of row {rows[0]} are not.")

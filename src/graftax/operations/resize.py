@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..structure.labels import layer_name
 from ..structure.wrapper import Wrapper
 from ..surgery.fields import update
-from .inner import computed_as, has_own_arrays, rewrapped
+from .inner import check_one_weight, computed_as, has_own_arrays, rewrapped
 
 M = TypeVar("M")
 
@@ -188,19 +188,12 @@ def _table(layer: Any) -> Any:
                 "into the layer first, as graftax.merge_lora does."
             )
         node = node.layer
-    if computed_as(node) is eqx.nn.Embedding:
-        expected = (node.num_embeddings, node.embedding_size)
-    elif computed_as(node) is eqx.nn.Linear and node.out_features != "scalar":
-        expected = (node.out_features, node.weight.shape[-1])
-    else:
+    is_table = computed_as(node) is eqx.nn.Embedding
+    if not is_table and not (computed_as(node) is eqx.nn.Linear and node.out_features != "scalar"):
         raise TypeError(
             f"expand_vocabulary takes an eqx.nn.Embedding or eqx.nn.Linear; got {layer_name(node)}."
         )
-    if node.weight.shape != expected:
-        raise ValueError(
-            f"The weight has the shape {node.weight.shape}, and the sizes of the layer say {expected}. Of "
-            "stacked layers expand each, in eqx.filter_vmap."
-        )
+    check_one_weight(node, "lambda layer: graftax.expand_vocabulary(layer, size)")
     return node
 
 

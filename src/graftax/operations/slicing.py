@@ -83,7 +83,7 @@ def take(model: M, axes: Mapping[str | re.Pattern, Axis], index: Positions | Blo
     new = edited(base, edits)
     for link in links:
         _check_tie(base, new, link)
-    return Tied(new, links) if links else new
+    return Tied(new, links) if links else new  # pyright: ignore[reportReturnType]
 
 
 class _Part(NamedTuple):

@@ -34,8 +34,8 @@ def _attention(layer: DotProductAttention, axis: Axis, index: Index) -> Any:
     groups, heads = whole_groups(index.kept or (), each)
     if groups != tuple(range(layer.kv_heads)):
         raise ValueError(
-            f"its {layer.heads} heads share {layer.kv_heads} keys, and heads {list(index.kept or ())} leave a "
-            f"key without queries. Count the keys: graftax.blocks(..., of={layer.kv_heads})"
+            f"its {layer.heads} heads share {layer.kv_heads} keys, of which some would have no queries. "
+            f"Count the keys: graftax.blocks(..., of={layer.kv_heads})"
         )
     return update(layer, heads=heads.size)
 
