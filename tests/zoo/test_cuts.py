@@ -141,7 +141,7 @@ def resnet(bottlenecks=False):
     arrays = iter(jax.random.split(KEYS[1], 200))
     draw = lambda a: jax.random.uniform(next(arrays), a.shape, minval=0.5, maxval=1.5)
     norms = gx.select(model, gx.zoo.BatchNorm)
-    model = norms.select("{weight,bias,batch_state_index.init.*}").apply(draw)
+    model = norms.select(["weight", "bias", "batch_state_index.init.*"]).apply(draw)
     return eqx.nn.inference_mode(model)
 
 
@@ -198,8 +198,6 @@ def test_the_padding_token_gets_no_gradient_through_its_adapter():
     loss = lambda lora, id: jnp.sum(lora(jnp.array(id)) ** 2)
     assert not eqx.filter_grad(loss)(word, 3).lora_b.any()
     assert eqx.filter_grad(loss)(word, 4).lora_b.any()
-    with pytest.raises(TypeError, match="integers"):
-        word(jnp.array(1.0))
 
 
 def test_a_vocabulary_of_the_zoo_is_expanded():
