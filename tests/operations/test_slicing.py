@@ -467,6 +467,12 @@ def test_parts_of_a_layer_are_not_cut_alone():
             gx.take(model, {path: 0}, KEEP)
 
 
+def test_a_part_that_has_the_label_of_its_layer_goes_along():
+    model = gx.Chain(up=linear(4, 8), layer=eqx.nn.WeightNorm(linear(8, 3, 1)))
+    small = gx.take(model, {"up": "out", "layer": "in"}, KEEP)
+    assert small.up.out_features == small.layer.layer.in_features == 3
+
+
 def test_a_single_layer_is_cut_by_its_weight():
     assert gx.take(linear(4, 8), {"weight": 0}, KEEP).out_features == 3
 

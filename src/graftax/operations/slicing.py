@@ -1,7 +1,7 @@
 """Coupled layers cut together."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
@@ -101,11 +101,21 @@ def _parts(base: Any, axes: Mapping[str | re.Pattern, Axis]) -> dict[Address, _P
         selection = select(base, pattern)
         if not selection:
             raise NoMatchError(selection.why_empty())
-        for match in selection.matches:
+        for match in _outermost(selection.matches):
             owner, along = _owner(base, match, wanted)
             before = parts[owner.address].axes if owner.address in parts else ()
             parts[owner.address] = _Part(owner.path, tuple(dict.fromkeys((*before, *along))))
     return parts
+
+
+def _outermost(matches: Sequence[Match]) -> list[Match]:
+    """The matches without what is inside of one that is cut whole: a part may have its label."""
+    whole = {match.address for match in matches if rule_class(type(match.node)) is not None}
+    return [
+        match
+        for match in matches
+        if not any(match.address[:depth] in whole for depth in range(len(match.address)))
+    ]
 
 
 def _owner(base: Any, match: Match, axes: tuple) -> tuple[Match, tuple]:
