@@ -45,7 +45,7 @@ def containers(linear: eqx.nn.Linear, conv: eqx.nn.Conv2d, norm: eqx.nn.GroupNor
     assert_type(typed.layers, Stem)
     assert_type(typed.layers.conv, eqx.nn.Conv2d)
     assert_type(typed.layers.norm.groups, int)
-    typed.layers.cnov  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    _ = typed.layers.cnov  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     assert_type(typed.labels, tuple[str, ...])
     assert_type(gx.Parallel(linear, linear, op=sum), gx.Parallel[tuple[Any, ...]])
     assert_type(gx.SkipConnection(linear, shortcut=linear), gx.SkipConnection[tuple[Any, ...]])
@@ -117,7 +117,7 @@ def rules(model: Classifier, conv: eqx.nn.Conv2d) -> None:
 
 def reading(model: Classifier) -> None:
     for path, node in gx.walk(model):
-        assert_type(path, str)
+        assert_type((path, node), tuple[str, Any])
     assert_type(gx.children(model), dict[Any, Any])
     assert_type(gx.rebuild(model, {}), Classifier)
     gx.walk()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -3,7 +3,7 @@
 import math
 import numbers
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any, TypeGuard
+from typing import Any
 
 from .tree import INNER, kind_of
 
@@ -11,7 +11,7 @@ from .tree import INNER, kind_of
 _DECIMAL_BITS = 2000
 
 
-def spelled(key: Hashable) -> str:
+def spelled(key: Any) -> str:
     """The text of a key, which a glob is held against. What no glob can spell stands in brackets."""
     if isinstance(key, str):
         return str.__str__(key)  # of a member of a str enumeration, the str
@@ -35,8 +35,10 @@ def _literal(key: Any, depth: int = 0) -> str | None:
     match key:
         case bool() | None:
             return repr(key)
-        case str() | bytes():
-            return (str if isinstance(key, str) else bytes).__repr__(key)
+        case str():
+            return str.__repr__(key)
+        case bytes():
+            return bytes.__repr__(key)
         case float():
             return float.__repr__(key) if math.isfinite(key) else None
         case numbers.Integral():
@@ -67,7 +69,7 @@ def join(path: str, key: Hashable) -> str:
     return path + bracketed(key)
 
 
-def is_integer(key: Any) -> TypeGuard[numbers.Integral]:
+def is_integer(key: Any) -> bool:
     """Whether a key is a number that may be a position: no bool is."""
     return isinstance(key, numbers.Integral) and not isinstance(key, bool)
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .globs import Automaton
 from .path import bracketed, is_integer, spelled
@@ -62,22 +62,26 @@ class Position(NamedTuple):
     def matches(self, level: Level, i: int) -> bool:
         if i < level.positions:
             return i in _positions(self.place, level.positions)
-        key = level.keys[i]
+        key: Any = level.keys[i]
         if isinstance(self.place, slice):
             return False
         if is_integer(key):
-            return int(key) == self.place
+            return _is_number(key, self.place)
         # Digits as a string are meant where no number of that value stands beside them.
         return (
             isinstance(key, str)
             and str.__str__(key) == spelled(self.place)
-            and not any(is_integer(other) and int(other) == self.place for other in level.keys)
+            and not any(_is_number(other, self.place) for other in level.keys)
         )
 
     def candidates(self, level: Level) -> list[int]:
         if level.positions == 0:
             return _scan(self, level)
         return list(_positions(self.place, level.positions))
+
+
+def _is_number(key: Any, number: int) -> bool:
+    return is_integer(key) and int(key) == number
 
 
 class Key(NamedTuple):

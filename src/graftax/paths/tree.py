@@ -16,7 +16,7 @@ import functools
 import types
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -100,7 +100,7 @@ class TreeNode(abc.ABC):
         del new
 
     # None, not a method, where the children are fixed.
-    tree_rearrange: ClassVar[Any] = None
+    tree_rearrange: Any = None
     """`(items) -> Self`: the node with these `(label, child)` pairs for children, in this order."""
 
 

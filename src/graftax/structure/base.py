@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     # `Chain` alone stands for one of any layers: type checkers ask for no argument.
-    L = TypeVar("L", bound=tuple, default=tuple[Any, ...])
+    L = TypeVar("L", bound=tuple[Any, ...], default=tuple[Any, ...])
 else:
     from typing import TypeVar
 
@@ -50,9 +50,10 @@ class StructuralLayer(Node, Generic[L]):
         - `TypeError`: positions and labels mixed, or a child that is not callable.
         - `ValueError`: a label that is no identifier, is private, or hides an attribute.
         """
-        self.layers = as_layers(type(self), layers, labelled)
+        held: Any = as_layers(type(self), layers, labelled)
+        self.layers = held
 
-    def _packed(self, inputs: tuple) -> tuple:
+    def _packed(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return inputs if len(inputs) == 1 else (inputs,)
 
     # --- Access ---

@@ -17,7 +17,7 @@ from .wrapper import Wrapper
 def _own(node: Any) -> list[tuple[str, Any]]:
     """The labelled layers of the wrapper itself."""
     # While JAX or Equinox take it apart, something else may stand there.
-    layers = values_of(node).get(node.beside)
+    layers: Any = values_of(node).get(node.beside)
     labels = getattr(layers, "_fields", ())
     return list(zip(labels, layers, strict=True)) if labels else []
 
@@ -35,7 +35,7 @@ class Beside(Wrapper):
     beside: ClassVar[str]
     """The name of that field."""
 
-    def __init__(self, layer: Callable, /, **labelled: Callable):
+    def __init__(self, layer: Callable[..., Any], /, **labelled: Callable[..., Any]):
         super().__init__(layer)
         object.__setattr__(self, self.beside, as_layers(type(self), (), labelled))
         type(self)._check_names(self, labelled)
@@ -118,9 +118,9 @@ class Residual(Beside):
     beside: ClassVar[str] = "before"
     _held: ClassVar[str] = "layer before"
 
-    before: tuple
+    before: tuple[Any, ...]
 
-    def __init__(self, layer: Callable, /, **before: Callable):
+    def __init__(self, layer: Callable[..., Any], /, **before: Callable[..., Any]):
         """**Arguments:**
 
         - `layer`: what the input is added to.
@@ -161,9 +161,9 @@ class Then(Beside):
     beside: ClassVar[str] = "after"
     _held: ClassVar[str] = "layer after"
 
-    after: tuple
+    after: tuple[Any, ...]
 
-    def __init__(self, layer: Callable, /, **after: Callable):
+    def __init__(self, layer: Callable[..., Any], /, **after: Callable[..., Any]):
         """**Arguments:**
 
         - `layer`: what runs first. It is given what this is given.

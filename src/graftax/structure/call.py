@@ -37,7 +37,7 @@ from .notes import annotate
 from .signature import signature_of
 from .stateful import NO_STATE, declares_state
 
-PureCall = Callable[[Any, tuple, Any, Any], tuple[Any, Any]]
+PureCall = Callable[[Any, tuple[Any, ...], Any, Any], tuple[Any, Any]]
 """From `(layer, inputs, state, key)` to `(output, state)`."""
 
 
@@ -69,6 +69,12 @@ class Call:
     """
 
     __slots__ = ("context", "key", "node", "path", "root", "state", "takers")
+
+    node: Any
+    root: Any
+    state: Any
+    key: Any
+    context: Mapping[str, Any]
 
     def __init__(self, node: Any, state: Any, key: Any, context: Mapping[str, Any], inputs: int):
         """The record of a call from outside.
@@ -116,14 +122,14 @@ class Call:
         child's own. Give what it returns as the state to `call.state`.
         """
 
-        def run(layer: Any, inputs: tuple, state: Any, key: Any) -> tuple[Any, Any]:
+        def run(layer: Any, inputs: tuple[Any, ...], state: Any, key: Any) -> tuple[Any, Any]:
             inside = self._record(self.node, self.path, state, self.key, self.takers)
             y = inside.run(layer, inputs, label, key)
             return y, inside.state
 
         return run
 
-    def run(self, layer: Any, inputs: tuple, label: Hashable, key: Any) -> Any:
+    def run(self, layer: Any, inputs: tuple[Any, ...], label: Hashable, key: Any) -> Any:
         """Run a child with this very key. The one place where children are run."""
         try:
             takers = None if self.takers is None else self.takers.of(label, layer, len(inputs))
@@ -149,7 +155,7 @@ class Call:
         return new
 
     def _run_layer(
-        self, layer: Any, inputs: tuple, label: Hashable, key: Any, takers: Takers | None
+        self, layer: Any, inputs: tuple[Any, ...], label: Hashable, key: Any, takers: Takers | None
     ) -> Any:
         """A layer that is no node, or has a `__call__` of its own: it is given what it declares."""
         if not callable(layer):
@@ -167,7 +173,9 @@ class Call:
             return y
         return self._run_with_held_state(layer, inputs, keywords)
 
-    def _run_with_held_state(self, layer: Any, inputs: tuple, keywords: dict[str, Any]) -> Any:
+    def _run_with_held_state(
+        self, layer: Any, inputs: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
         """A layer that takes a state, where none was given: its own does if it will not change."""
         required = "state" in signature_of(layer).required
         mode = keywords.get("inference")
@@ -183,7 +191,7 @@ class Call:
         return layer(*inputs, **keywords)
 
 
-def split_inputs(owner: str, inputs: tuple, state: Any) -> tuple[tuple, Any]:
+def split_inputs(owner: str, inputs: tuple[Any, ...], state: Any) -> tuple[tuple[Any, ...], Any]:
     """`(inputs, state)`: a state may come last, as Equinox passes it. Raises `TypeError`."""
     if inputs and isinstance(inputs[-1], eqx.nn.State):
         if state is not None:

@@ -37,7 +37,9 @@ class Chain(StructuralLayer[L]):
         def __init__(self, layers: L, /) -> None: ...
 
         @overload
-        def __init__(self: "Chain[tuple[Any, ...]]", /, *layers: Any, **labelled: Any) -> None: ...
+        def __init__(
+            self: "Chain[tuple[Any, ...]]", /, *layers: object, **labelled: object
+        ) -> None: ...
 
         def __init__(self, /, *layers: Any, **labelled: Any) -> None: ...
 
@@ -49,7 +51,9 @@ class Chain(StructuralLayer[L]):
         return x
 
 
-def activations(model: Any, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any):
+def activations(
+    model: Any, /, *inputs: Any, state: Any = None, key: Any = None, **context: Any
+) -> Any:
     """The output of each child, in order: the last is `model(x)`.
 
     Source: Flux's `activations`.

@@ -22,7 +22,9 @@ def check_op(owner: type, op: Any, init: Any = None) -> None:
         )
 
 
-def combine(call: Call, op: Callable, outputs: tuple, init: Any = None, again: int = 0) -> Any:
+def combine(
+    call: Call, op: Callable[..., Any], outputs: tuple[Any, ...], init: Any = None, again: int = 0
+) -> Any:
     """`op(outputs)` once; or, if `op` takes two arguments, its left fold over the outputs.
 
     `again` says how often `op` was run before in this call.

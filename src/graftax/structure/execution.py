@@ -31,7 +31,7 @@ class Run(NamedTuple):
     """How often the branch was run before."""
 
 
-def run_alike(call: Call, execution: str, runs: Sequence[Run]) -> tuple:
+def run_alike(call: Call, execution: str, runs: Sequence[Run]) -> tuple[Any, ...]:
     """The outputs of runs whose layers have the same structure.
 
     Raises `ValueError` for layers that differ or keep a state.
@@ -55,7 +55,7 @@ def run_alike(call: Call, execution: str, runs: Sequence[Run]) -> tuple:
     # The program is that of every branch: what one raises, the first does.
     pure = call.pure(labels[0])
 
-    def run_one(each: tuple) -> Any:
+    def run_one(each: tuple[Any, ...]) -> Any:
         _, layer_arrays, x_arrays, key = each
         layer = eqx.combine(layer_arrays, fixed_layer)
         x = eqx.combine(x_arrays, fixed_input)

@@ -29,23 +29,23 @@ class PairwiseFusion(StructuralLayer[L]):
     ```
     """
 
-    op: Callable = operator.add
+    op: Callable[..., Any] = operator.add
 
     if TYPE_CHECKING:
 
         @overload
-        def __init__(self, layers: L, /, *, op: Callable = ...) -> None: ...
+        def __init__(self, layers: L, /, *, op: Callable[..., Any] = ...) -> None: ...
 
         @overload
         def __init__(
             self: "PairwiseFusion[tuple[Any, ...]]",
             /,
-            *layers: Any,
-            op: Callable = ...,
-            **labelled: Any,
+            *layers: object,
+            op: Callable[..., Any] = ...,
+            **labelled: object,
         ) -> None: ...
 
-    def __init__(self, /, *layers: Any, op: Callable = operator.add, **labelled: Any):
+    def __init__(self, /, *layers: Any, op: Callable[..., Any] = operator.add, **labelled: Any):
         """**Arguments:**
 
         - `layers`, `labelled`: one layer an output, as in every container.

@@ -49,7 +49,7 @@ def takers_of(layer: Any, inputs: int = 1) -> Takers:
     if hasattr(type(layer), "runs_by_record"):
         return _takers_in_node(layer, inputs)
     if is_sequential(layer):
-        inside = {i: takers_of(each) for i, each in enumerate(layer.layers)}
+        inside: dict[Hashable, Takers] = {i: takers_of(each) for i, each in enumerate(layer.layers)}
         return Takers(_union(inside.values()), inside)
     return Takers(signature_of(layer).context_of(inputs) if callable(layer) else frozenset(), {})
 

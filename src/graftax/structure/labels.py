@@ -129,7 +129,7 @@ def reserved(cls: type) -> frozenset[str]:
     return frozenset(names | set(getattr(cls, "__dataclass_fields__", ())))
 
 
-def as_layers(cls: type, positional: Sequence[Any], labelled: Mapping[str, Any]) -> tuple:
+def as_layers(cls: type, positional: Sequence[Any], labelled: Mapping[str, Any]) -> tuple[Any, ...]:
     """The tuple or NamedTuple of children that the arguments of a container spell.
 
     Raises `TypeError` for a mixture of positions and labels or a child that is no callable, and
@@ -158,7 +158,7 @@ def as_layers(cls: type, positional: Sequence[Any], labelled: Mapping[str, Any])
     return _checked(cls, range(len(positional)), tuple(positional))
 
 
-def arranged(cls: type, items: Sequence[tuple[Hashable, Any]]) -> tuple:
+def arranged(cls: type, items: Sequence[tuple[Hashable, Any]]) -> tuple[Any, ...]:
     """The tuple of children for `(key, child)` pairs, where all keys are labels or none is."""
     labels = [key for key, _ in items if isinstance(key, str)]
     values = [child for _, child in items]
@@ -192,13 +192,13 @@ def check_layer(cls: type, key: Hashable, layer: Any, why: str = "") -> None:
     )
 
 
-def _checked(cls: type, keys: Iterable[Hashable], layers: tuple) -> tuple:
+def _checked(cls: type, keys: Iterable[Hashable], layers: tuple[Any, ...]) -> tuple[Any, ...]:
     for key, layer in zip(keys, layers, strict=True):
         check_layer(cls, key, layer, ", as every Equinox layer and function is")
     return layers
 
 
-def layer_name(layer: Callable | Any) -> str:
+def layer_name(layer: Callable[..., Any] | Any) -> str:
     """The type of a layer, or the name of a function: what messages and `repr` call it."""
     if isinstance(layer, functools.partial):
         return f"partial({layer_name(layer.func)})"

@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import equinox as eqx
 import wadler_lindig as wl
 
-from ..paths.tree import Level, TreeNode, shallow_copy
+from ..paths.tree import Level, TreeNode, shallow_copy, values_of
 from ..paths.types import Self
 from .above import Above
 from .call import Call, split_inputs
-from .labels import CLS
 from .pickling import found, in_tree, named
 from .printing import Child, layer_doc, treescope_of
 from .stateful import declares_state
@@ -35,9 +34,13 @@ _getattribute = object.__getattribute__
 _ModuleMeta = type(eqx.Module)
 
 if TYPE_CHECKING:
-    # A metaclass with a `__call__` hides the constructor from type checkers.
-    _NodeMeta = type(eqx.Module)
+
+    class _NodeMeta(type(eqx.Module)):
+        # A metaclass with a `__call__` hides the constructor from type checkers, and that of Equinox
+        # makes them think that a subclass takes its fields as arguments: one of our own does neither.
+        pass
 else:
+    from .labels import CLS
 
     class _NodeMeta(_ModuleMeta):
         # Equinox's metaclass and `__new__` call their own first argument `cls`: a label goes round them.
@@ -89,7 +92,7 @@ class Node(TreeNode, eqx.nn.StatefulLayer, metaclass=_NodeMeta):
         The output, without the state: that is `call.state`.
         """
 
-    def _packed(self, inputs: tuple) -> tuple:
+    def _packed(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         """The inputs as `forward` takes them: as they are."""
         return inputs
 
@@ -145,7 +148,7 @@ class Node(TreeNode, eqx.nn.StatefulLayer, metaclass=_NodeMeta):
         return {name: in_tree(named, value) for name, value in self.__dict__.items()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update({name: in_tree(found, value) for name, value in state.items()})
+        values_of(self).update({name: in_tree(found, value) for name, value in state.items()})
 
     # --- How it is shown ---
 

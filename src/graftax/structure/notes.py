@@ -24,12 +24,14 @@ class PathNote(str):
         note.path, note.details, note.root = path, details, root
         return note
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # An exception that is sent to another process takes the words along, not the model.
         return str, (str(self),)
 
 
-def annotate(error: Exception, call: Any, label: Hashable, layer: Any, inputs: tuple) -> None:
+def annotate(
+    error: Exception, call: Any, label: Hashable, layer: Any, inputs: tuple[Any, ...]
+) -> None:
     """Note on `error` that it left the child `label` of the node that `call` is the record of.
 
     The innermost child that has a label notes it, with its whole path. Above, there is something to add
@@ -71,7 +73,7 @@ def type_name(layer: Any) -> str:
 def _from(layer: Any, note: PathNote) -> str:
     """The path of the note from `layer` on: foreign modules hold our containers somewhere inside."""
     alike = []
-    pending: list[tuple[tuple, Any]] = [((), layer)]
+    pending: list[tuple[tuple[Any, ...], Any]] = [((), layer)]
     while pending:
         keys, node = pending.pop()
         if node is note.root:
@@ -92,5 +94,5 @@ def _below(path: str, rest: str) -> str:
     return f"{path}{rest}" if not path or not rest or rest.startswith("[") else f"{path}.{rest}"
 
 
-def _shapes(inputs: tuple) -> str:
+def _shapes(inputs: tuple[Any, ...]) -> str:
     return ", ".join(eqx.tree_pformat(value, width=10_000)[:400] for value in inputs)

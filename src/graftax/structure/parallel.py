@@ -35,7 +35,7 @@ class Parallel(StructuralLayer[L]):
     ```
     """
 
-    op: Callable
+    op: Callable[..., Any]
     init: Any = None
     execution: str = eqx.field(static=True, default="sequential")
 
@@ -43,25 +43,31 @@ class Parallel(StructuralLayer[L]):
 
         @overload
         def __init__(
-            self, layers: L, /, *, op: Callable = ..., init: Any = ..., execution: str = ...
+            self,
+            layers: L,
+            /,
+            *,
+            op: Callable[..., Any] = ...,
+            init: Any = ...,
+            execution: str = ...,
         ) -> None: ...
 
         @overload
         def __init__(
             self: "Parallel[tuple[Any, ...]]",
             /,
-            *layers: Any,
-            op: Callable = ...,
+            *layers: object,
+            op: Callable[..., Any] = ...,
             init: Any = ...,
             execution: str = ...,
-            **labelled: Any,
+            **labelled: object,
         ) -> None: ...
 
     def __init__(
         self,
         /,
         *layers: Any,
-        op: Callable = tuple,
+        op: Callable[..., Any] = tuple,
         init: Any = None,
         execution: str = "sequential",
         **labelled: Any,
@@ -116,7 +122,7 @@ class Parallel(StructuralLayer[L]):
 
 
 def branch(
-    op: Callable, /, *layers: Any, execution: str = "sequential", **labelled: Any
+    op: Callable[..., Any], /, *layers: Any, execution: str = "sequential", **labelled: Any
 ) -> Parallel:
     """`Parallel` as a function: `branch(op, a, b)(x) == op((a(x), b(x)))`.
 

@@ -20,7 +20,7 @@ class _Name:
     module: str
     name: str
 
-    def __call__(self) -> Callable:
+    def __call__(self) -> Callable[..., Any]:
         return getattr(importlib.import_module(self.module), self.name)
 
 
@@ -48,7 +48,9 @@ def found(value: Any) -> Any:
     return value() if isinstance(value, _Name) else value
 
 
-def _in_partial(change: Callable[[Any], Any], partial: functools.partial) -> functools.partial:
+def _in_partial(
+    change: Callable[[Any], Any], partial: functools.partial[Any]
+) -> functools.partial[Any]:
     function = change(partial.func)
     if function is partial.func:
         return partial

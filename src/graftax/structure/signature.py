@@ -51,7 +51,7 @@ class Signature(NamedTuple):
 _NOTHING_KNOWN = Signature((), frozenset(), False, frozenset(), 1, frozenset())
 
 
-def _read(function: Callable, skip_self: bool = False) -> Signature:
+def _read(function: Callable[..., Any], skip_self: bool = False) -> Signature:
     try:
         parameters = list(inspect.signature(function).parameters.values())[skip_self:]
     except (ValueError, TypeError):
@@ -90,7 +90,7 @@ def _is_foreign(function: Any) -> bool:
 _memo: weakref.WeakKeyDictionary[Any, Signature] = weakref.WeakKeyDictionary()
 
 
-def _read_once(function: Callable, skip_self: bool) -> Signature:
+def _read_once(function: Callable[..., Any], skip_self: bool) -> Signature:
     try:
         found = _memo.get(function)
         if found is None:
@@ -101,7 +101,7 @@ def _read_once(function: Callable, skip_self: bool) -> Signature:
         return _read(function, skip_self)
 
 
-def _partial(function: functools.partial) -> Signature:
+def _partial(function: functools.partial[Any]) -> Signature:
     """What is left to give to a partial. A keyword that it binds was set once, and is no context."""
     inside, own = signature_of(function.func), _read(function)
     return own._replace(
@@ -133,7 +133,7 @@ def signature_of(function: Any) -> Signature:
     return _read_once(cls.__call__, True)
 
 
-def is_binary(op: Callable) -> bool:
+def is_binary(op: Callable[..., Any]) -> bool:
     """Whether `op` is a function of exactly two required arguments, which folds over many.
 
     So is a transparent wrapper around one: it passes its inputs on.

@@ -34,32 +34,37 @@ class SkipConnection(StructuralLayer[L]):
     ```
     """
 
-    op: Callable = operator.add
-    shortcut: Callable | None = None
+    op: Callable[..., Any] = operator.add
+    shortcut: Callable[..., Any] | None = None
 
     if TYPE_CHECKING:
 
         @overload
         def __init__(
-            self, layers: L, /, *, op: Callable = ..., shortcut: Callable | None = ...
+            self,
+            layers: L,
+            /,
+            *,
+            op: Callable[..., Any] = ...,
+            shortcut: Callable[..., Any] | None = ...,
         ) -> None: ...
 
         @overload
         def __init__(
             self: "SkipConnection[tuple[Any, ...]]",
             /,
-            *layers: Any,
-            op: Callable = ...,
-            shortcut: Callable | None = ...,
-            **labelled: Any,
+            *layers: object,
+            op: Callable[..., Any] = ...,
+            shortcut: Callable[..., Any] | None = ...,
+            **labelled: object,
         ) -> None: ...
 
     def __init__(
         self,
         /,
         *layers: Any,
-        op: Callable = operator.add,
-        shortcut: Callable | None = None,
+        op: Callable[..., Any] = operator.add,
+        shortcut: Callable[..., Any] | None = None,
         **labelled: Any,
     ):
         """**Arguments:**

@@ -36,7 +36,7 @@ class Wrapper(Node):
 
     layer: Any
 
-    def __init__(self, layer: Callable):
+    def __init__(self, layer: Callable[..., Any]):
         """**Arguments:**
 
         - `layer`: the layer to run.

@@ -31,7 +31,7 @@ class Vmap(Wrapper):
 
     axis_name: Hashable | None = eqx.field(static=True, default=None)
 
-    def __init__(self, layer: Callable, *, axis_name: Hashable | None = None):
+    def __init__(self, layer: Callable[..., Any], *, axis_name: Hashable | None = None):
         """**Arguments:**
 
         - `layer`: maps an input without the leading axis.
@@ -60,7 +60,7 @@ class Vmap(Wrapper):
         return y
 
 
-def _leading_axis(inputs: tuple) -> int:
+def _leading_axis(inputs: tuple[Any, ...]) -> int:
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(inputs)]
     sizes = {shape[0] for shape in shapes if shape}
     if len(sizes) != 1 or not all(shapes):
@@ -93,7 +93,7 @@ class Remat(Wrapper):
         """What the layer gives."""
         pure = call.pure()
         # The layer is not an argument: each level of a nested model would be taken apart once a level.
-        run = eqx.filter_checkpoint(lambda *rest: pure(self.layer, *rest))
+        run = eqx.filter_checkpoint(lambda x, state, key: pure(self.layer, x, state, key))
         y, call.state = run(inputs, call.state, call.key)
         return y
 
@@ -118,7 +118,7 @@ class Cast(Wrapper):
 
     dtype: Any = eqx.field(static=True)
 
-    def __init__(self, layer: Callable, dtype: Any):
+    def __init__(self, layer: Callable[..., Any], dtype: Any):
         """**Arguments:**
 
         - `layer`: the layer.
