@@ -45,6 +45,40 @@ IMPOSSIBLE = {
     "layer a list": (container("Chain", [{"list": []}]), "must be callable"),
     "wrapper of a number": (layer("graftax.Remat", layer=3), "callable"),
     "wrapper of an array": (layer("graftax.Vmap", layer=W, axis_name=None), "callable"),
+    "cast to integers": (
+        layer("graftax.Cast", layer=RELU, dtype={"dtype": "int8"}),
+        "floating-point",
+    ),
+    "cast to text": (layer("graftax.Cast", layer=RELU, dtype="float32"), "floating-point"),
+    "beside no layers": (layer("graftax.Then", layer=RELU, after=3), "after of Then"),
+    "beside without labels": (
+        layer("graftax.Then", layer=RELU, after={"tuple": [RELU]}),
+        "by label",
+    ),
+    "beside a number": (
+        layer("graftax.Then", layer=RELU, after={"labelled": ["a"], "items": [3]}),
+        "'a' of Then must be callable",
+    ),
+    "beside under a word": (
+        layer("graftax.Then", layer=RELU, after={"labelled": ["forward"], "items": [RELU]}),
+        "'forward' cannot be a label",
+    ),
+    "beside its namesake": (
+        layer(
+            "graftax.Then",
+            layer=container("Chain", labels=["a"]),
+            after={"labelled": ["a"], "items": [RELU]},
+        ),
+        "would hide 'a'",
+    ),
+    "heads that do not divide": (
+        layer(
+            "graftax.DotProductAttention",
+            **{"heads": 3, "kv_heads": 2, "head_size": None, "causal": False, "scale": None},
+            **{"rotary": None, "dropout": None},
+        ),
+        "kv_heads must divide heads",
+    ),
     "weight a text": (layer("equinox.nn.Linear", weight="text", **LINEAR), "is the text 'text'"),
     "features a text": (
         layer("equinox.nn.Embedding", weight=W, num_embeddings="x", embedding_size=1),

@@ -157,7 +157,7 @@ def test_a_bound_method_that_its_module_does_not_have_is_refused(file):
 @pytest.mark.parametrize("member", named.ENUMS, ids=repr)
 def test_members_of_enumerations_are_the_very_members_again(back, member):
     loaded = back([member, {member: named.Holder(member, member)}])
-    assert loaded[0] is member and list(loaded[1])[0] is member
+    assert loaded[0] is member and next(iter(loaded[1])) is member
     assert loaded[1][member].seen is loaded[1][member].unseen is member
 
 

@@ -18,7 +18,10 @@ from jaxtyping import AbstractArray
 
 from ..paths.tree import shallow_copy, values_of
 from ..structure.base import StructuralLayer
+from ..structure.beside import Beside
+from ..structure.labels import check_labels
 from ..structure.wrapper import Wrapper
+from .names import is_own
 
 # A class for each set of labels takes a quarter of a millisecond to make, whatever it weighs in a file.
 MOST_LABELS = 2000
@@ -44,8 +47,9 @@ def fault(node: Any) -> str | None:
         if isinstance(node, StructuralLayer):
             _check_container(node)
         if isinstance(node, Wrapper):
-            _check_layer(type(node), "layer", node.layer)
+            _check_wrapper(node)
         _check_texts(node)
+        _check_init(node)
     except (TypeError, ValueError) as error:
         return str(error).rstrip(".")
     return None
@@ -60,6 +64,27 @@ def _check_container(node: StructuralLayer) -> None:
         _check_layer(type(node), key, layer)
     hole = "op" in values and values["op"] is None
     type(node)._check(shallow_copy(node, op=operator.add) if hole else node)
+
+
+def _check_wrapper(node: Wrapper) -> None:
+    _check_layer(type(node), "layer", node.layer)
+    if isinstance(node, Beside):
+        layers = getattr(node, node.beside)
+        labels = getattr(layers, "_fields", ())
+        if not isinstance(layers, tuple) or len(layers) != len(labels):
+            raise TypeError(f"{node.beside} of {type(node).__name__} must hold layers by label")
+        check_labels(type(node), labels)
+        for label, layer in zip(labels, layers, strict=True):
+            _check_layer(type(node), label, layer)
+    type(node)._check_names(node, type(node)._own_names(node))
+
+
+def _check_init(node: Any) -> None:
+    # Of graftax's own classes, which ask for no array: what others ask for may hold of whole models
+    # alone, and not of the two halves of a partition.
+    for cls in type(node).__mro__:
+        if "__check_init__" in vars(cls) and is_own(cls):
+            vars(cls)["__check_init__"](node)
 
 
 def _check_layer(cls: type, key: Any, layer: Any) -> None:

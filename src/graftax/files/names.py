@@ -77,13 +77,14 @@ def _functions_beside(layer: type) -> dict[str, Any]:
 
 
 def _of_graftax() -> dict[str, Any]:
-    own = (c for c in _subclasses(eqx.Module) if c.__module__.partition(".")[0] == "graftax")
-    # Not what a doctest defines: it says of itself that it is of the module it explains.
-    return {
-        f"graftax.{c.__name__}": c
-        for c in own
-        if not c.__name__.startswith("_") and looked_up(c.__module__, c.__name__) is c
-    }
+    return {f"graftax.{cls.__name__}": cls for cls in _subclasses(eqx.Module) if is_own(cls)}
+
+
+def is_own(cls: type) -> bool:
+    """Whether it is a class of graftax that is no secret."""
+    # Not one that a doctest defines: it says of itself that it is of the module it explains.
+    ours = cls.__module__.partition(".")[0] == "graftax" and not cls.__name__.startswith("_")
+    return ours and looked_up(cls.__module__, cls.__name__) is cls
 
 
 def _subclasses(cls: type) -> Iterable[type]:

@@ -133,7 +133,10 @@ class Cast(Wrapper):
             self.dtype = jnp.dtype(dtype)
         except TypeError:
             raise TypeError(f"Cast takes a dtype, e.g. jnp.bfloat16; got {dtype!r}.") from None
-        if not jnp.issubdtype(self.dtype, jnp.floating):
+
+    def __check_init__(self) -> None:
+        is_dtype = isinstance(self.dtype, np.dtype)
+        if not is_dtype or not jnp.issubdtype(self.dtype, jnp.floating):
             raise TypeError(f"Cast takes a floating-point dtype; got {self.dtype}.")
 
     def forward(self, call: Call, /, *inputs: Any) -> Any:
