@@ -299,6 +299,13 @@ def test_where_finds_what_stands_in_deep_static_and_bound_places(tmp_path, lazy)
             assert found(jnp.ones(2)).tolist() == model[label](jnp.ones(2)).tolist()
 
 
+@pytest.mark.parametrize("where", ["entry", "a.weight.**.array", "*.*.entry", "**.array"])
+def test_where_does_not_find_the_insides_of_the_file(tmp_path, where):
+    gx.save(tmp_path / "f", gx.Chain(a=linear(2, 2)))
+    with pytest.raises(gx.NoMatchError):
+        gx.load(tmp_path / "f", where=where)
+
+
 def test_a_weak_type_is_kept_and_so_is_the_dtype_of_what_it_meets(tmp_path):
     weak = [
         jnp.asarray(2.0),

@@ -216,7 +216,7 @@ def _address(numbers: Any) -> tuple[int, ...]:
 
 def _at(node: Any, address: tuple[int, ...]) -> Any:
     for i in address:
-        children = () if isinstance(node, Stored) else level_of(node).children
+        children = level_of(node).children
         if i >= len(children):
             raise FormatError("a tie leads nowhere")
         node = children[i]

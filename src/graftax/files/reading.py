@@ -112,7 +112,7 @@ class Reading:
     def filled(self, node: Any) -> Any:
         """A node that was read lazily, with its arrays. What is stored once is one object again."""
         fill = lambda leaf: self._array(leaf.entry) if isinstance(leaf, Stored) else leaf
-        return jax.tree.map(fill, node, is_leaf=lambda leaf: isinstance(leaf, Stored))
+        return jax.tree.map(fill, node)
 
 
 def _levels(entry: Entry) -> int:
