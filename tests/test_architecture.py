@@ -18,10 +18,8 @@ ROOMS = (
 # State at the level of a module, each with what bounds it.
 CACHES = {
     ("structure/signature.py", "_memo"): "weak: an entry goes with its function or class",
-    (
-        "structure/labels.py",
-        "cache",
-    ): "one class for each set of labels; files are bounded in decode",
+    ("structure/labels.py", "_kept"): "classes of labels, up to a bound",
+    ("structure/labels.py", "_passing"): "weak: the classes beyond it",
     ("surgery/names.py", "_retired"): "the oldest goes when there are too many",
 }
 
