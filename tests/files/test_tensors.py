@@ -133,6 +133,21 @@ def test_a_packed_dtype_is_refused_only_if_it_is_asked_for(file):
             tensors["a"]
 
 
+def test_a_file_that_is_changed_while_it_is_read_is_refused(file):
+    save_file({"a": np.zeros(3), "b": np.zeros(3)}, file)
+    with TensorFile(file) as tensors:
+        assert (tensors["a"] == 0).all()
+        content = file.read_bytes()
+        file.write_bytes(content[:-24] + np.ones(3).tobytes())
+        # As it would be if the clock of the file system were finer.
+        os.utime(file, ns=(0, 1 + os.stat(file).st_mtime_ns))
+        with pytest.raises(gx.FormatError, match="written to while it was read"):
+            tensors["b"]
+    with TensorFile(file) as tensors:
+        os.chmod(file, 0o600)
+        assert (tensors["b"] == 1).all()
+
+
 def test_a_file_that_is_cut_while_it_is_read_is_refused(file):
     save_file({"a": np.ones(100)}, file)
     with TensorFile(file) as tensors:

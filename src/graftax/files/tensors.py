@@ -2,7 +2,7 @@
 
 A file that is saved anew is replaced, not changed: whoever has it open still sees the old one, whole. So
 the header and all tensors are read through the handle that was opened first, and nothing opens the file
-a second time. The `safetensors` package cannot read through a handle, and its NumPy half knows no float8;
+a second time. A file that another program does change while it is read is refused. The `safetensors` package cannot read through a handle, and its NumPy half knows no float8;
 the checks here are those that it makes.
 """
 
@@ -143,6 +143,7 @@ class TensorFile(Mapping):
             raise ValueError("it is a device or a pipe")
         self.size = found.st_size
         """In bytes."""
+        self._written = found.st_mtime_ns
         length = int.from_bytes(self._file.read(8), "little")
         if not 2 <= length <= min(LONGEST_HEADER, self.size - 8):
             raise ValueError(f"a header of {length:,} bytes in a file of {self.size:,}")
@@ -176,6 +177,11 @@ class TensorFile(Mapping):
             raise FormatError(
                 f"{str(self.path)!r} ends inside {name!r}: it was cut short while it was read."
             ) from None
+        if os.fstat(self._file.fileno()).st_mtime_ns != self._written:
+            raise FormatError(
+                f"{str(self.path)!r} was written to while it was read: what was read is of two files. Save "
+                "beside the file and move it to its place, as graftax.save does, and read it again."
+            )
         self.bytes_read += array.nbytes
         return array
 
