@@ -166,7 +166,7 @@ class Fuzz:
         # As in a terminal that knows little more than English.
         out, err = (io.TextIOWrapper(io.BytesIO(), "ascii") for _ in range(2))
         with (
-            guarded(self.folder, len(content)),
+            guarded(self.folder, len(content), literals=True),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
         ):
