@@ -117,7 +117,7 @@ def test_what_is_read_loads_or_is_refused(name, tmp_path):
         ("resnet/torchvision_bottleneck", "depths", [1, 2000, 1, 1], "'.layer{s}.{b}', have"),
         ("convnext/base", "depths", [2000, 1, 1, 1], "have [1, 1, 1, 1] blocks"),
         ("densenet/base", "block_config", [2, 2000, 1, 2], "have [2, 2, 1, 2] blocks"),
-        ("unet/bilinear", "hidden_sizes", [4] * 2000, "for 1999 levels and the bottleneck"),
+        ("unet/bilinear", "hidden_sizes", [4] * 2000, "'encoder.{i}', have"),
     ],
 )
 def test_blocks_are_counted_before_any_is_built(name, key, value, found, tmp_path):

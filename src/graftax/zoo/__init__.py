@@ -52,6 +52,7 @@ from .layers import (
 )
 from .norms import BatchNorm as BatchNorm
 from .pretrained import from_pretrained as from_pretrained
+from .publishing import save_pretrained as save_pretrained
 from .rotary import (
     DynamicRotary as DynamicRotary,
     LongRotary as LongRotary,

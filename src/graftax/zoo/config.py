@@ -93,7 +93,9 @@ class Config:
         Raises `ConfigError`, or `WeightsError` for weights without blocks of such names.
         """
         for argument, key in keys.items():
-            if key.blocks and (why := check_blocks(settings[argument], key.blocks, names)):
+            if key.blocks and (
+                why := check_blocks(key.count(settings[argument]), key.blocks, names)
+            ):
                 raise self.error(key.name, why)
 
     def no_model(self, keys: Mapping[str, Key], why: Exception) -> ConfigError:

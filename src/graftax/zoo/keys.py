@@ -50,8 +50,10 @@ class Key(NamedTuple):
     `{"encoder.{i}": "encoder.layer.{i}"}`; for a list with the blocks of each stage, with two captures.
     Where there are several, one of them is that of the checkpoint.
     """
-    of: Callable[[Any], Any] | None = None
-    """What a model has in place of it: what is written in a configuration for the model."""
+    count: Callable[[Any], int | tuple[int, ...]] = lambda value: value
+    """From the value to the number of blocks."""
+    heads: tuple[str, ...] | None = None
+    """The heads of models that have it; all if None."""
 
 
 def is_whole(value: Any) -> bool:
@@ -201,5 +203,10 @@ TOKEN: Final = Kind(_read_token)
 PAIR: Final = Kind(_read_pair, _write_pair)
 ACTIVATION: Final = Kind(_read_activation, _write_activation)
 
-CLASSES: Final = Key("id2label", Kind(_read_classes), Key("num_labels", SIZE, 2))
+CLASSES: Final = Key(
+    "id2label",
+    Kind(_read_classes),
+    Key("num_labels", SIZE, 2),
+    heads=("classifier", "tokens"),
+)
 """How many classes a classifier has: as many as are named."""

@@ -1,18 +1,18 @@
 """BERT: Devlin et al., arXiv:1810.04805. MiniLM and its like are the same model, smaller."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, Parallel, Vmap, Wrapper
-from ..config import Config
 from ..embeddings import PositionEmbedding, TokenTypeEmbedding
-from ..family import Family, Names, Settings, with_prefix
+from ..family import Checkpoint, Family, Names, Settings, with_prefix
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, TOKEN, Key, one_of
 from ..layers import Take
+from ..measures import ENCODER, WORDS, is_tied
 from ..trunk import (
     attention,
     encoder,
@@ -155,8 +155,8 @@ _KEYS = {
     "dropout": _DROPOUT,
     "attention_dropout": Key("attention_probs_dropout_prob", RATE, 0.1),
     "padding": Key("pad_token_id", TOKEN, 0),
-    "head_dropout": Key("classifier_dropout", RATE, _DROPOUT),
-    "tied": Key("tie_word_embeddings", FLAG, True),
+    "head_dropout": Key("classifier_dropout", RATE, _DROPOUT, heads=("classifier", "tokens")),
+    "tied": Key("tie_word_embeddings", FLAG, True, heads=("vocabulary",)),
     "classes": CLASSES,
 }
 _RENAME = {
@@ -181,25 +181,20 @@ _DECODER_BIAS = "cls.predictions.decoder.bias"
 _OLD_NORMS = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     head = settings["head"]
-    rename = _RENAME | with_prefix(prefix, "embeddings", "encoder", "pooler")
-    if _DECODER_BIAS not in names:
-        # Where the decoder's own bias was saved, it is the one that counts.
+    rename = _RENAME | with_prefix(checkpoint.prefix, "embeddings", "encoder", "pooler")
+    # Where the decoder's own bias was saved, it is the one that counts; a tied decoder has none.
+    is_own = not settings["tied"] if checkpoint.is_new else _DECODER_BIAS in checkpoint.names
+    if not is_own:
         rename[".head.vocabulary.bias"] = "cls.predictions.bias"
     rename |= _HEAD | {".head": "qa_outputs" if head == "questions" else "classifier"}
-    if any(name.endswith(".gamma") for name in names):
+    if not checkpoint.is_new and any(name.endswith(".gamma") for name in checkpoint.names):
         rename |= _OLD_NORMS
     # A buffer, a second copy of a bias, and the head that only pretraining needs.
     ignore = ("embeddings.position_ids", "cls.predictions.bias", "cls.seq_relationship.{p}")
     is_pooled = head in ("pooler", "classifier")
     return Names(rename, ignore if is_pooled else (*ignore, "pooler.dense.{p}"))
-
-
-def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
-    if settings["head"] == "pooler" and not any("pooler" in name for name in names):
-        return settings | {"head": None}
-    return settings
 
 
 FAMILY = Family(
@@ -214,12 +209,22 @@ FAMILY = Family(
         "BertForQuestionAnswering": "questions",
     },
     names=_names,
+    measures={
+        **ENCODER,
+        **WORDS,
+        "positions": lambda model: model.embeddings.position.weight.shape[0],
+        "types": lambda model: model.embeddings.token_type.weight.shape[0],
+        "eps": lambda model: model.encoder[0].norm1.eps,
+        "padding": lambda model: model.embeddings.word.padding,
+        "tied": is_tied("head.vocabulary.weight"),
+    },
     body="embeddings|encoder",
-    prefixes=("bert.",),
+    # It has a head for pairs of sentences besides.
+    incomplete=("BertForPreTraining",),
+    prefixes={None: "bert."},
     fixed=(
         Key("position_embedding_type", one_of("absolute"), "absolute"),
         Key("is_decoder", one_of(False), False),
         Key("add_cross_attention", one_of(False), False),
     ),
-    settle=_settle,
 )

@@ -1,6 +1,6 @@
 """ConvNeXt: Liu et al., A ConvNet for the 2020s, arXiv:2201.03545."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,9 +11,10 @@ import numpy as np
 from ...structure import Chain, SkipConnection
 from ..config import Config, ConfigError
 from ..convolution import POOL, Pixelwise, Scale, conv
-from ..family import Family, Names, Settings, without_classes
+from ..family import Checkpoint, Family, Names, Settings, without_classes
 from ..keys import ACTIVATION, CLASSES, EPSILON, NUMBER, RATE, SIZE, Key, Kind, sizes
 from ..layers import DropPath
+from ..measures import outputs, stages
 
 # Of every norm but the last, whatever the configuration says.
 _EPS = 1e-6
@@ -143,11 +144,11 @@ _KEYS = {
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
-    return Names(_rename(prefix, len(settings["widths"])))
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
+    return Names(_rename(checkpoint.prefix, len(settings["widths"])))
 
 
-def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+def _settle(config: Config, settings: Settings) -> Settings:
     widths, depths = settings["widths"], settings["depths"]
     stages = config.value(Key("num_stages", SIZE, len(widths)))
     if not stages == len(widths) == len(depths):
@@ -155,7 +156,7 @@ def _settle(config: Config, settings: Settings, names: Collection[str]) -> Setti
             f"{config.name!r} has num_stages={stages}, {len(widths)} hidden_sizes and {len(depths)} "
             "depths: these must be as many."
         )
-    return without_classes(config, settings, names)
+    return without_classes(config, settings)
 
 
 FAMILY = Family(
@@ -163,8 +164,17 @@ FAMILY = Family(
     keys=_KEYS,
     heads={"ConvNextForImageClassification": "classifier", "ConvNextModel": None},
     names=_names,
+    measures={
+        "widths": lambda model: tuple(stage.blocks[0].conv.out_channels for stage in stages(model)),
+        "depths": lambda model: tuple(len(stage.blocks) for stage in stages(model)),
+        "patch": lambda model: model.stem.conv.kernel_size[0],
+        "channels": lambda model: model.stem.conv.in_channels,
+        "act": lambda model: model.stage1.blocks[0].mlp.act,
+        "eps": lambda model: model.norm.eps,
+        "classes": outputs,
+    },
     body="embeddings|encoder|layernorm",
-    prefixes=("convnext.",),
+    prefixes={None: "convnext."},
     # Images of any size will do; the others name the outputs of a backbone, which are all there.
     unused=("image_size", "out_features", "out_indices", "stage_names"),
     settle=_settle,

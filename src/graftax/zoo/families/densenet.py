@@ -1,6 +1,6 @@
 """DenseNet: Huang et al., Densely Connected Convolutional Networks, arXiv:1608.06993."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -8,9 +8,10 @@ import jax
 
 from ...structure import Chain, SkipConnection
 from ..convolution import POOL, Append, batch_norm, conv, max_pool
-from ..family import Family, Names, Settings, without_classes
+from ..family import Checkpoint, Family, Names, Settings, without_classes
 from ..images import AvgPool2d
 from ..keys import CLASSES, RATE, SIZE, Key, sizes
+from ..measures import outputs, stages
 
 DEPTHS = {
     121: (6, 12, 24, 16),
@@ -133,9 +134,9 @@ _KEYS = {
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     # The published files are older than the names that torchvision has now.
-    return Names(_rename(settings["depths"], any(".norm.1." in name for name in names)))
+    return Names(_rename(settings["depths"], any(".norm.1." in name for name in checkpoint.names)))
 
 
 FAMILY = Family(
@@ -143,6 +144,11 @@ FAMILY = Family(
     keys=_KEYS,
     heads={"DenseNet": "classifier"},
     names=_names,
+    measures={
+        "depths": lambda model: tuple(len(stage.blocks) for stage in stages(model)),
+        "dropout": lambda model: model.stage1.blocks[0].dropout.p,
+        "classes": outputs,
+    },
     body="features",
     unused=("library_name", "memory_efficient"),
     settle=without_classes,

@@ -3,7 +3,7 @@
 With BatchNorm, and 3 x 3 windows where the paper has 5 x 5.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,8 +12,9 @@ import jax
 from ...structure import Chain, Parallel
 from ..config import Config
 from ..convolution import CONCATENATE, POOL, Conv, Normalize, convolutions, max_pool
-from ..family import Family, Names, Settings, without_classes
+from ..family import Checkpoint, Family, Names, Settings, without_classes
 from ..keys import CLASSES, FLAG, RATE, SIZE, Key, sizes
+from ..measures import outputs
 
 # Of every BatchNorm, as in the Inception networks that came after.
 EPS = 1e-3
@@ -148,7 +149,7 @@ _KEYS = {
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     rename = {".stem.conv{i}": "conv{i}.conv", ".stem.norm{i}": "conv{i}.bn", ".head": "fc"}
     for stage, block, name in _blocks():
         rename[f".stage{stage + 1}.blocks.{block}"] = f"inception{name}"
@@ -163,14 +164,14 @@ def _blocks() -> Iterator[tuple[int, int, str]]:
             yield stage, block, name
 
 
-def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+def _settle(config: Config, settings: Settings) -> Settings:
     if len(settings["stem"]) != 3:
         raise config.error("stem_sizes", ": the stem has 3 widths.")
     given = config.part("block_sizes")
     widths: list[list[Widths]] = [[], [], []]
     for stage, _, name in _blocks():
         widths[stage].append(WIDTHS[name] if given is None else _widths(given, f"inception{name}"))
-    return without_classes(config, settings | {"widths": widths}, names)
+    return without_classes(config, settings | {"widths": widths})
 
 
 def _widths(given: Config, name: str) -> Widths:
@@ -185,6 +186,10 @@ FAMILY = Family(
     keys=_KEYS,
     heads={"GoogLeNet": "classifier"},
     names=_names,
+    measures={
+        "dropout": lambda model: model.dropout.p,
+        "classes": outputs,
+    },
     body=r"conv\d|inception\w+",
     unused=("library_name", "aux_logits", "init_weights"),
     settle=_settle,

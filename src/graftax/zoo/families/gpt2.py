@@ -1,7 +1,7 @@
 """GPT-2: Radford et al., Language Models are Unsupervised Multitask Learners, 2019."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -10,8 +10,9 @@ from jaxtyping import PRNGKeyArray
 from ...files import Layout
 from ...structure import Chain, Parallel, Wrapper
 from ..embeddings import PositionEmbedding
-from ..family import Family, Names, Settings, with_prefix
+from ..family import Checkpoint, Family, Names, Settings, with_prefix
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, Key, flag_as, one_of
+from ..measures import ENCODER, WORDS, is_tied
 from ..trunk import (
     attention,
     decoder,
@@ -171,15 +172,17 @@ _KEYS = {
     "attention_dropout": Key("attn_pdrop", RATE, 0.1),
     "scale": Key("scale_attn_weights", flag_as(None, 1.0), True),
     "scale_by_depth": Key("scale_attn_by_inverse_layer_idx", FLAG, False),
-    "tied": Key("tie_word_embeddings", FLAG, True),
+    "tied": Key("tie_word_embeddings", FLAG, True, heads=("vocabulary",)),
     "classes": CLASSES,
-    "head_dropout": Key("classifier_dropout", RATE, Key("hidden_dropout", RATE, 0.1)),
+    "head_dropout": Key(
+        "classifier_dropout", RATE, Key("hidden_dropout", RATE, 0.1), heads=("tokens",)
+    ),
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     head = {"tokens": "classifier", "questions": "qa_outputs"}.get(settings["head"], "lm_head")
-    rename = _RENAME | {".head": head} | with_prefix(prefix, "wte", "wpe", "h", "ln_f")
+    rename = _RENAME | {".head": head} | with_prefix(checkpoint.prefix, "wte", "wpe", "h", "ln_f")
     # Buffers: the causal mask, and what it puts in place of a score.
     return Names(rename, ("h.{i}.attn.bias", "h.{i}.attn.masked_bias"))
 
@@ -194,8 +197,16 @@ FAMILY = Family(
         "GPT2ForQuestionAnswering": "questions",
     },
     names=_names,
+    measures={
+        **ENCODER,
+        **WORDS,
+        "positions": lambda model: model.embeddings.position.weight.shape[0],
+        "embedding_dropout": lambda model: model.embeddings.op.dropout.p,
+        "eps": lambda model: model.norm.eps,
+        "tied": is_tied("head.weight"),
+    },
     body="wte|wpe|h|ln_f",
-    prefixes=("transformer.",),
+    prefixes={None: "transformer."},
     fixed=(Key("add_cross_attention", one_of(False), False),),
     # It only says in which precision scores are computed, and ours is float32 always.
     unused=("reorder_and_upcast_attn",),

@@ -3,7 +3,7 @@
 As torchvision has it, whose names A to E the kinds of block have here too.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -11,9 +11,10 @@ import jax
 
 from ...structure import Chain, Parallel
 from ..convolution import CONCATENATE, POOL, Conv, convolutions, max_pool
-from ..family import Family, Names, Settings, without_classes
+from ..family import Checkpoint, Family, Names, Settings, without_classes
 from ..images import AvgPool2d
 from ..keys import CLASSES, FLAG, RATE, SIZE, Key, whole
+from ..measures import outputs
 from .googlenet import EPS, with_transform
 
 _WIDE, _TALL = (1, 7), (7, 1)
@@ -228,7 +229,7 @@ _KEYS = {
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     rename = {".head": "fc"}
     for i, name in enumerate(_STEM):
         rename |= {f".stem.conv{i + 1}": f"{name}.conv", f".stem.norm{i + 1}": f"{name}.bn"}
@@ -243,6 +244,10 @@ FAMILY = Family(
     keys=_KEYS,
     heads={"Inception3": "classifier"},
     names=_names,
+    measures={
+        "dropout": lambda model: model.dropout.p,
+        "classes": outputs,
+    },
     body=r"(?:Conv2d|Mixed)_\w+",
     unused=("library_name", "aux_logits", "init_weights"),
     settle=without_classes,

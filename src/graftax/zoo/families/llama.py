@@ -1,15 +1,16 @@
 """Llama: Touvron et al., arXiv:2302.13971 and arXiv:2307.09288; Llama 3: arXiv:2407.21783."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import jax
 from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, Wrapper
 from ..config import Config
-from ..family import Family, Names, Settings, with_prefix
+from ..family import Checkpoint, Family, Names, Settings, with_prefix
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, RATE, SIZE, TOKEN, Key
+from ..measures import ENCODER, WORDS, head_size, is_tied
 from ..rope import rotary
 from ..rotary import RotaryEmbedding
 from ..trunk import attention, decoder, encoder, gated_mlp, pre_norm_block, rms_norm, word_embedding
@@ -154,20 +155,24 @@ _KEYS = {
     "mlp_bias": Key("mlp_bias", FLAG, False),
     "attention_dropout": Key("attention_dropout", RATE, 0.0),
     "padding": Key("pad_token_id", TOKEN, None),
-    "tied": Key("tie_word_embeddings", FLAG, False),
+    "tied": Key("tie_word_embeddings", FLAG, False, heads=("vocabulary",)),
     "classes": CLASSES,
-    "head_dropout": Key("classifier_dropout", RATE, Key("hidden_dropout", RATE, 0.1)),
+    "head_dropout": Key(
+        "classifier_dropout", RATE, Key("hidden_dropout", RATE, 0.1), heads=("tokens",)
+    ),
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     head = {"tokens": "score", "questions": "qa_outputs"}.get(settings["head"], "lm_head")
-    rename = _RENAME | {".head": head} | with_prefix(prefix, "embed_tokens", "layers", "norm")
+    rename = (
+        _RENAME | {".head": head} | with_prefix(checkpoint.prefix, "embed_tokens", "layers", "norm")
+    )
     # The frequencies that follow from the configuration.
     return Names(rename, ("rotary_emb.inv_freq",))
 
 
-def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+def _settle(config: Config, settings: Settings) -> Settings:
     width, heads = settings["width"], settings["heads"]
     head_size = settings["head_size"] or width // heads
     if head_size % 2:
@@ -185,7 +190,17 @@ FAMILY = Family(
         "LlamaForQuestionAnswering": "questions",
     },
     names=_names,
+    measures={
+        **ENCODER,
+        **WORDS,
+        "act": lambda model: model.encoder[0].mlp.op.multiply.act,
+        "kv_heads": lambda model: model.encoder[0].attention.op.attend.kv_heads,
+        "head_size": head_size,
+        "padding": lambda model: model.embeddings.word.padding,
+        "eps": lambda model: model.norm.eps,
+        "tied": is_tied("head.weight"),
+    },
     body="embed_tokens|layers|norm",
-    prefixes=("model.", "transformer."),
+    prefixes={None: "model.", "questions": "transformer."},
     settle=_settle,
 )

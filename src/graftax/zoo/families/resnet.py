@@ -1,6 +1,6 @@
 """ResNet: He et al., arXiv:1512.03385; the stride of a bottleneck in its 3 x 3 convolution (v1.5)."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,8 +9,9 @@ import jax
 from ...structure import Chain, SkipConnection
 from ..config import Config
 from ..convolution import POOL, batch_norm, conv, max_pool
-from ..family import Family, Names, Settings, without_classes
+from ..family import Checkpoint, Family, Names, Settings, without_classes
 from ..keys import ACTIVATION, CLASSES, FLAG, SIZE, Key, one_of_named, sizes
+from ..measures import outputs, stages
 
 DEPTHS = {
     18: (2, 2, 2, 2),
@@ -169,13 +170,13 @@ _KEYS = {
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
-    if any(name.startswith("layer1.") for name in names):
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
+    if any(name.startswith("layer1.") for name in checkpoint.names):
         return Names(_TORCHVISION_NAMES)
-    return Names(_hugging_face_names(prefix, len(settings["widths"])))
+    return Names(_hugging_face_names(checkpoint.prefix, len(settings["widths"])))
 
 
-def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+def _settle(config: Config, settings: Settings) -> Settings:
     widths, depths = settings["widths"], settings["depths"]
     if len(widths) != len(depths):
         raise config.error(
@@ -184,7 +185,12 @@ def _settle(config: Config, settings: Settings, names: Collection[str]) -> Setti
         )
     if settings["bottlenecks"] and min(widths) < 4:
         raise config.error("hidden_sizes", "; a bottleneck has a quarter of them inside.")
-    return without_classes(config, settings, names)
+    return without_classes(config, settings)
+
+
+def _width(block: Any) -> int:
+    last = block.conv3 if "conv3" in block else block.conv2
+    return last.out_channels
 
 
 FAMILY = Family(
@@ -196,8 +202,16 @@ FAMILY = Family(
         "ResNet": "classifier",
     },
     names=_names,
+    measures={
+        "widths": lambda model: tuple(_width(stage[0]) for stage in stages(model)),
+        "depths": lambda model: tuple(map(len, stages(model))),
+        "stem": lambda model: model.stem.conv.out_channels,
+        "channels": lambda model: model.stem.conv.in_channels,
+        "act": lambda model: model.stem.act,
+        "classes": outputs,
+    },
     body=r"embedder|encoder|conv1|bn1|layer\d+",
-    prefixes=("resnet.",),
+    prefixes={None: "resnet."},
     # They name the outputs of a backbone, which are all there: `activations(model, x)`.
     unused=("out_features", "out_indices", "stage_names", "library_name"),
     settle=_settle,

@@ -1,17 +1,17 @@
 """U-Net: Ronneberger et al., arXiv:1505.04597, with padded convolutions and BatchNorm."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 
 from ...structure import Chain, SkipConnection
-from ..blocks import check_blocks
 from ..config import Config
 from ..convolution import Append, Conv, Upsample, conv, convolutions, max_pool
-from ..family import Family, Names, Settings, without_classes
+from ..family import Checkpoint, Family, Names, Settings, without_classes
 from ..keys import CLASSES, FLAG, SIZE, Key, one_of, sizes
+from ..measures import outputs
 
 UPSAMPLE = ("transposed", "bilinear")
 
@@ -94,7 +94,13 @@ def _rename(levels: int) -> dict[str, str]:
 
 
 _KEYS = {
-    "widths": Key("hidden_sizes", sizes()),
+    "widths": Key(
+        "hidden_sizes",
+        sizes(),
+        blocks={"encoder": "encoder.{i}"},
+        # The last is that of the bottleneck.
+        count=lambda widths: len(widths) - 1,
+    ),
     "channels": Key("num_channels", SIZE, 3),
     "upsample": Key("upsample", one_of(*UPSAMPLE), UPSAMPLE[0]),
     "bias": Key("conv_bias", FLAG, False),
@@ -102,17 +108,14 @@ _KEYS = {
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     return Names(_rename(len(settings["widths"]) - 1))
 
 
-def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
-    levels = len(settings["widths"]) - 1
-    if levels < 1:
+def _settle(config: Config, settings: Settings) -> Settings:
+    if len(settings["widths"]) < 2:
         raise config.error("hidden_sizes", ": it takes two or more.")
-    if why := check_blocks(levels, {"encoder": "encoder.{i}"}, names):
-        raise config.error("hidden_sizes", f" for {levels} levels and the bottleneck{why}")
-    return without_classes(config, settings, names)
+    return without_classes(config, settings)
 
 
 FAMILY = Family(
@@ -120,6 +123,9 @@ FAMILY = Family(
     keys=_KEYS,
     heads={"UNet": "classifier"},
     names=_names,
+    measures={
+        "classes": outputs,
+    },
     body="encoder|decoder|bottleneck",
     settle=_settle,
 )

@@ -1,7 +1,7 @@
 """Vision transformer: Dosovitskiy et al., arXiv:2010.11929."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -12,10 +12,11 @@ from ...structure import Chain, Residual
 from ..config import Config
 from ..convolution import ToTokens
 from ..embeddings import ClassToken, PositionEmbedding
-from ..family import Family, Names, Settings, with_prefix
+from ..family import Checkpoint, Family, Names, Settings, with_prefix
 from ..images import Conv2d, ImageSize
 from ..keys import ACTIVATION, CLASSES, EPSILON, FLAG, PAIR, RATE, SIZE, Key
 from ..layers import Take
+from ..measures import ENCODER
 from ..trunk import attention, encoder, layer_norm, mlp, pre_norm_block
 
 
@@ -157,7 +158,7 @@ _KEYS = {
 }
 
 
-def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
+def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     width, image, patch = settings["width"], settings["image"], settings["patch"]
     positions = 1 + (image[0] // patch[0]) * (image[1] // patch[1])
     places = Layout("embeddings.position_embeddings", shape=(1, positions, width))
@@ -166,7 +167,7 @@ def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
         "embeddings.position.weight": places,
         **_RENAME,
         ".head": "classifier",
-        **with_prefix(prefix, "embeddings", "encoder", "layernorm"),
+        **with_prefix(checkpoint.prefix, "embeddings", "encoder", "layernorm"),
     }
     return Names(
         rename,
@@ -174,7 +175,7 @@ def _names(settings: Settings, names: Collection[str], prefix: str) -> Names:
     )
 
 
-def _settle(config: Config, settings: Settings, names: Collection[str]) -> Settings:
+def _settle(config: Config, settings: Settings) -> Settings:
     image, patch = settings["image"], settings["patch"]
     if patch[0] > image[0] or patch[1] > image[1]:
         raise config.error(
@@ -183,8 +184,7 @@ def _settle(config: Config, settings: Settings, names: Collection[str]) -> Setti
     pooled = config.value(Key("pooler_output_size", SIZE, _WIDTH))
     if settings["head"] != "pooler":
         return settings
-    has_pooler = any("pooler" in name for name in names)
-    return settings | {"head": "pooler" if has_pooler else None, "classes": pooled}
+    return settings | {"classes": pooled}
 
 
 FAMILY = Family(
@@ -192,8 +192,16 @@ FAMILY = Family(
     keys=_KEYS,
     heads={"ViTForImageClassification": "classifier", "ViTModel": "pooler"},
     names=_names,
+    measures={
+        **ENCODER,
+        "image": lambda model: model.embeddings.image,
+        "patch": lambda model: model.embeddings.patches.kernel_size,
+        "channels": lambda model: model.embeddings.patches.in_channels,
+        "width": lambda model: model.embeddings.patches.out_channels,
+        "eps": lambda model: model.norm.eps,
+    },
     body="embeddings|encoder|layernorm",
-    prefixes=("vit.",),
+    prefixes={None: "vit."},
     # Of the decoder in masked-image modelling alone.
     unused=("encoder_stride",),
     settle=_settle,
