@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .errors import FormatError, Unstorable
 from .tensors import DTYPES, TensorFile
@@ -30,7 +31,7 @@ class Stored:
 
 def check_storable(array: Any) -> None:
     """Raise `Unstorable` for an array whose bytes are not there, or mean nothing outside this process."""
-    if isinstance(array, jax.core.Tracer):
+    if isinstance(array, Tracer):
         raise Unstorable(
             "is an array that is being traced: it has no values yet. Save outside of jit, grad, vmap"
         )

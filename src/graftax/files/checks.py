@@ -69,14 +69,19 @@ def _check_container(node: StructuralLayer) -> None:
 def _check_wrapper(node: Wrapper) -> None:
     _check_layer(type(node), "layer", node.layer)
     if isinstance(node, Beside):
-        layers = getattr(node, node.beside)
-        labels = getattr(layers, "_fields", ())
-        if not isinstance(layers, tuple) or len(layers) != len(labels):
-            raise TypeError(f"{node.beside} of {type(node).__name__} must hold layers by label")
-        check_labels(type(node), labels)
-        for label, layer in zip(labels, layers, strict=True):
-            _check_layer(type(node), label, layer)
-    type(node)._check_names(node, type(node)._own_names(node))
+        _check_beside(node)
+    cls: Any = type(node)
+    cls._check_names(node, cls._own_names(node))
+
+
+def _check_beside(node: Beside) -> None:
+    layers: Any = getattr(node, node.beside)
+    labels = getattr(layers, "_fields", ())
+    if not isinstance(layers, tuple) or len(layers) != len(labels):
+        raise TypeError(f"{node.beside} of {type(node).__name__} must hold layers by label")
+    check_labels(type(node), labels)
+    for label, layer in zip(labels, layers, strict=True):
+        _check_layer(type(node), label, layer)
 
 
 def _check_init(node: Any) -> None:

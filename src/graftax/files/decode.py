@@ -135,13 +135,13 @@ def _(file: Reading, entry: Entry) -> Any:
 
 
 @KINDS.register("enum", may="member flags")
-def _(file: Reading, entry: Entry) -> enum.Enum:
+def _(file: Reading, entry: Entry) -> Any:
     name = entry["enum"]
     cls = file.names.need(name, "the enumeration")
     if not isinstance(cls, enum.EnumMeta):
         raise FormatError(f"{name!r} is no enumeration")
     if "member" in entry and entry["member"] in cls.__members__:
-        return cls.__members__[entry["member"]]
+        return cls[entry["member"]]
     if issubclass(cls, enum.Flag) and type(entry.get("flags")) is int:
         return cls(entry["flags"])
     raise FormatError(f"{name!r} has no member {entry.get('member')!r} here")
@@ -241,7 +241,7 @@ def _(file: Reading, entry: Entry) -> Task:
         raise FormatError(f"a {cls.__name__} has {len(layers)} layers and {len(labels)} label(s)")
     children = arranged(cls, list(zip(labels, layers, strict=True)))
     if "labels" in entry:
-        file.known_labels(labels)
+        file.known_labels(entry["labels"])
     named = file.names.get(entry.get("namedtuple"))
     if getattr(named, "_fields", None) == tuple(labels):
         children = _named_tuple(named, entry["namedtuple"], tuple(labels), layers)

@@ -15,6 +15,7 @@ import equinox as eqx
 import jax
 import jax.tree_util as jtu
 import numpy as np
+from jax.core import Tracer
 
 from ..paths.path import join
 from ..structure.base import StructuralLayer
@@ -101,7 +102,7 @@ def _(node: Any, file: Collected, path: str) -> Any:
 
 
 @entry.register(jax.Array)
-@entry.register(jax.core.Tracer)
+@entry.register(Tracer)
 @entry.register(np.ndarray)
 @entry.register(np.generic)
 def _(node: Any, file: Collected, path: str) -> Any:
