@@ -106,6 +106,8 @@ def test_the_layers_of_a_container_are_checked_as_by_its_constructor():
         gx.update(model, layers=(3,))
     with pytest.raises(ValueError, match=r"'op' cannot be a label"):
         gx.update(model, layers={"op": jnp.cos})
+    with pytest.raises(ValueError, match=r"at least one branch"):
+        gx.update(gx.Parallel(jnp.sin), layers=())
 
 
 def test_what_a_container_cannot_work_with_is_refused():

@@ -65,12 +65,16 @@ def read_criteria(criteria: Sequence[Criterion]) -> Query:
 
 @functools.singledispatch
 def _read(criterion: Any) -> Alternative | Question:
+    if isinstance(criterion, types.UnionType):
+        return _of_types(criterion.__args__)
     if not callable(criterion):
         raise TypeError(
             "A criterion is a pattern (a string), a list of patterns, a compiled regular "
             f"expression, a type, a tuple of types or a predicate; got {criterion!r}."
         )
-    return Question(criterion, f"something that {layer_name(criterion)} accepts")
+    return Question(
+        lambda node: bool(criterion(node)), f"something that {layer_name(criterion)} accepts"
+    )
 
 
 @_read.register(str)
@@ -82,11 +86,6 @@ def _(criterion: Any) -> Alternative:
 @_read.register
 def _(criterion: type) -> Question:
     return _of_types((criterion,))
-
-
-@_read.register(types.UnionType)
-def _(criterion: Any) -> Question:
-    return _of_types(criterion.__args__)
 
 
 @_read.register(list)

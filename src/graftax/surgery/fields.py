@@ -69,7 +69,7 @@ def update(node: M, /, **fields: Any) -> M:
         return dataclasses.replace(node, **mine)  # pyright: ignore[reportArgumentType]
     if isinstance(node, tuple):
         return node._replace(**mine)  # pyright: ignore[reportAttributeAccessIssue]
-    changed = copy.copy(node)
+    changed: Any = copy.copy(node)
     changed.update(mine)
     return changed
 
@@ -103,28 +103,26 @@ def _updated_module(node: Any, fields: dict[str, Any]) -> Any:
     return _checked(in_form(node, shallow_copy(node, **_converted(node, fields)), fields))
 
 
-def _updated_node(node: Node, fields: dict[str, Any]) -> Node:
+def _updated_node(node: Any, fields: dict[str, Any]) -> Any:
     """A container or wrapper: its labels are fields, and what gives way to a layer must be one."""
+    fields = _converted(node, fields)
     if isinstance(node, StructuralLayer) and "layers" in fields:
-        layers = as_layers(type(node), (fields["layers"],), {})
-        node = shallow_copy(node, layers=layers)
-    level = type(node).tree_level(node)
-    names = ["layer" if key is INNER else key for key in level.keys]
-    new = {i: fields[name] for i, name in enumerate(names) if name in fields}
-    others = {k: v for k, v in fields.items() if k not in names and k != "layers"}
-    node = with_children(node, new) if new else node
-    if not others:
-        return node
-    changed = shallow_copy(node, **_converted(node, others))
+        node = shallow_copy(node, layers=as_layers(type(node), (fields.pop("layers"),), {}))
+    level = level_of(node)
+    names = ["layer" if key is INNER else str(key) for key in level.keys]
+    children = {i: fields[name] for i, name in enumerate(names) if name in fields}
+    node = with_children(node, children)
+    static = {name: value for name, value in fields.items() if name not in names}
+    changed = shallow_copy(node, **static)
     if isinstance(changed, StructuralLayer):
         changed._check()
         return changed
-    return in_form(node, changed, others)
+    return in_form(node, changed, static)
 
 
 def _converted(node: Any, fields: dict[str, Any]) -> dict[str, Any]:
     converters = {f.name: converter_of(f) for f in dataclasses.fields(node)}
-    return {k: convert(v) if (convert := converters[k]) else v for k, v in fields.items()}
+    return {k: convert(v) if (convert := converters.get(k)) else v for k, v in fields.items()}
 
 
 def _checked(module: Any) -> Any:

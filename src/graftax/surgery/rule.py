@@ -47,6 +47,8 @@ def _pattern_rank(pattern: Pattern) -> tuple[int, int]:
 @functools.singledispatch
 def read_rules(criterion: Any, fn: Callable, order: int) -> list[Rule]:
     """The rules that a criterion spells, the `order`-th and following of their dispatch."""
+    if isinstance(criterion, types.UnionType):
+        return read_rules(criterion.__args__, fn, order)
     raise TypeError(
         "A rule is registered for a pattern, a compiled regular expression, a type or a tuple of "
         f"types; not for {criterion!r}."
@@ -67,11 +69,6 @@ def _(criterion: Any, fn: Callable, order: int) -> list[Rule]:
 @read_rules.register
 def _(criterion: type, fn: Callable, order: int) -> list[Rule]:
     return [Rule(fn, criterion, (_TYPE, 0, order), None)]
-
-
-@read_rules.register(types.UnionType)
-def _(criterion: Any, fn: Callable, order: int) -> list[Rule]:
-    return read_rules(criterion.__args__, fn, order)
 
 
 @read_rules.register

@@ -126,7 +126,7 @@ class Selection(Found[M]):
 
         def followed(node: Any, match: Match) -> Any:
             check_run_once(self._model, match)
-            behind = dict(new.at(match))
+            behind = {str(label): layer for label, layer in new.at(match)}
             with errors_located(at_path(match.path)):
                 return Then(node, **behind)
 

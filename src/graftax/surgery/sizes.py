@@ -20,7 +20,7 @@ def sizes_of(layer: Any) -> Sizes:
 
 @sizes_of.register
 def _(layer: eqx.nn.Linear) -> Sizes:
-    sizes = {"use_bias": layer.bias is not None}
+    sizes: Sizes = {"use_bias": layer.bias is not None}
     if (shape := _shape(layer, 2)) is not None:
         for name, size in zip(("out_features", "in_features"), shape, strict=True):
             # A scalar is stored as a vector of one.
