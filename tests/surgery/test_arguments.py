@@ -1,5 +1,7 @@
 """What a function of a node is given, and what it may give back: for edits, `each` and rules alike."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,11 @@ from common_surgery import labelled_model, mlp
 
 async def tanh_later(x):
     return jnp.tanh(x)
+
+
+class LaterTanh(eqx.Module):
+    async def __call__(self, x):
+        return jnp.tanh(x)
 
 
 def by_apply(model, where, fn):
@@ -100,6 +107,8 @@ def test_a_generator_is_no_edit(edit):
         (jnp.ones(2), r"callable.*; got Array.* of type ArrayImpl"),
         ([jnp.tanh], r"callable.*; got \[.*\] of type list"),
         (tanh_later, r"cannot be an async function: tanh_later"),
+        (functools.partial(tanh_later), r"cannot be an async function: partial\(tanh_later\)"),
+        (LaterTanh(), r"cannot be an async function: LaterTanh"),
     ],
 )
 @pytest.mark.parametrize(

@@ -42,11 +42,10 @@ def _apply(node: Any, branch: dict[int, Any], keys: tuple[Hashable, ...]) -> Any
 
 
 def _replaced(node: Any, changed: Mapping[int, Any], keys: tuple[Hashable, ...]) -> Any:
-    if len(changed) > 1:
-        try:
-            return with_children(node, changed)
-        except (ValueError, TypeError):
-            pass  # One by one, to say which it is.
+    try:
+        return with_children(node, changed)
+    except (ValueError, TypeError):
+        pass  # One by one, to say which it is.
     for i, child in changed.items():
         with errors_located(at_path(render((*keys, level_of(node).keys[i])))):
             node = with_children(node, {i: child})

@@ -10,6 +10,7 @@ import inspect
 import keyword
 import re
 import threading
+import types
 import unicodedata
 import weakref
 from collections import namedtuple
@@ -179,7 +180,7 @@ def check_layer(cls: type, key: Hashable, layer: Any, why: str = "") -> None:
 
     `why` is what the message adds to "must be callable".
     """
-    if callable(layer) and not inspect.iscoroutinefunction(layer):
+    if callable(layer) and not _is_async(layer):
         return
     name = "A layer" if key is None else f"Layer {key!r}"
     if callable(layer):
@@ -190,6 +191,18 @@ def check_layer(cls: type, key: Hashable, layer: Any, why: str = "") -> None:
     raise TypeError(
         f"{name} of {cls.__name__} must be callable{why}; got {layer!r} of type {type(layer).__name__}."
     )
+
+
+def _is_async(layer: Any) -> bool:
+    if isinstance(layer, types.FunctionType | types.MethodType | functools.partial):
+        return inspect.iscoroutinefunction(layer)
+    return _class_is_async(type(layer))
+
+
+# Every edit asks, and to look at a class takes longer than the rest of a small edit.
+@functools.lru_cache(maxsize=4096)
+def _class_is_async(cls: Any) -> bool:
+    return inspect.iscoroutinefunction(getattr(cls, "__call__", None))  # noqa: B004
 
 
 def _checked(cls: type, keys: Iterable[Hashable], layers: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -88,14 +88,21 @@ def _arguments(cls: Any, layer: Any) -> Arguments | None:
         return None
     values = values_of(layer)
     arguments: Arguments = {}
-    for name, parameter in list(inspect.signature(cls.__init__).parameters.items())[1:]:
+    for name, is_required in _parameters(cls):
         if name in values and not is_array(values[name]):
             arguments[name] = values[name]
         elif name == "key":
             arguments[name] = None
-        elif parameter.default is inspect.Parameter.empty:
+        elif is_required:
             return None
     return arguments
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameters(cls: Any) -> list[tuple[str, bool]]:
+    """The parameters of a constructor: name, and whether it has no default."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return [(each.name, each.default is inspect.Parameter.empty) for each in parameters]
 
 
 def _form(cls: Any, arguments: Arguments) -> Any:

@@ -17,15 +17,15 @@ class NewLayers:
 
     def __init__(self, layers: Sequence[Any], labelled: Mapping[str, Any], mode: InferenceMode):
         """`labelled` may hold `key=`: a random key if it is an array, else a layer of this label."""
-        labelled = dict(labelled)
+        labelled, self._mode = dict(labelled), mode
         self._key = labelled.pop("key") if eqx.is_array(labelled.get("key")) else None
         if len(layers) == 1 and isinstance(layers[0], Mapping) and not labelled:
             layers, labelled = (), dict(layers[0])
-        self._items: Items = [*((None, layer) for layer in layers), *labelled.items()]
-        self._mode = mode
-        if not self._items:
+        items: Items = [*((None, layer) for layer in layers), *labelled.items()]
+        if not items:
             raise TypeError("There is nothing to insert: give layers, by label or by position.")
-        check_key([layer.fn for _, layer in self._items if isinstance(layer, Each)], self._key)
+        check_key([layer.fn for _, layer in items if isinstance(layer, Each)], self._key)
+        self._items = [(label, self._settled(layer)) for label, layer in items]
 
     def at(self, match: Match) -> Items:
         """The `(label or None, layer)` pairs to put in at one match."""
@@ -33,7 +33,10 @@ class NewLayers:
 
     def _made(self, number: int, match: Match) -> Any:
         label, layer = self._items[number]
-        if isinstance(layer, Each):
-            key = None if self._key is None else fold_key(self._key, label or number)
-            layer = edit_by(layer.fn, lambda: match.path, key)(match.node)
-        return self._mode.given_to(layer, None)
+        if not isinstance(layer, Each):
+            return layer
+        key = None if self._key is None else fold_key(self._key, label or number)
+        return self._settled(edit_by(layer.fn, lambda: match.path, key)(match.node))
+
+    def _settled(self, layer: Any) -> Any:
+        return layer if isinstance(layer, Each) else self._mode.given_to(layer, None)
