@@ -92,7 +92,7 @@ def _(file: Reading, entry: Entry) -> Task:
     return _named_tuple(cls, name, labels, (yield file.all(entry["items"])))
 
 
-def _named_tuple(cls: Any, name: str, labels: tuple, items: list) -> Any:
+def _named_tuple(cls: Any, name: str, labels: tuple[Any, ...], items: list[Any]) -> Any:
     is_one = isinstance(cls, type) and issubclass(cls, tuple)
     if not is_one or getattr(cls, "_fields", None) != labels or len(items) != len(labels):
         raise FormatError(f"{name!r} is no NamedTuple of {list(labels)} here, as it is in the file")
@@ -283,7 +283,7 @@ def _made(file: Reading, cls: Any, entry: Entry, fields: dict[str, Any]) -> Task
     return node
 
 
-def _default(cls: type, field: dataclasses.Field) -> Any:
+def _default(cls: type, field: dataclasses.Field[Any]) -> Any:
     """The value of a field that the class has gained since the file was written."""
     if field.default is not dataclasses.MISSING:
         return field.default

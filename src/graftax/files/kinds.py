@@ -26,10 +26,12 @@ class Kinds:
         self.all: list[Kind] = []
         self._find = functools.lru_cache(maxsize=1024)(self._search)
 
-    def register(self, needs: str, may: str = "") -> Callable[[Callable], Callable]:
+    def register(
+        self, needs: str, may: str = ""
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """The function below reads entries with the keys `needs`, and perhaps `may` (words)."""
 
-        def registered(read: Callable) -> Callable:
+        def registered(read: Callable[..., Any]) -> Callable[..., Any]:
             self.all.append(Kind(frozenset(needs.split()), frozenset(may.split()), read))
             return read
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from jaxtyping import PyTree
-
+from ..paths.types import PyTree
 from .encode import Encoder
 
 

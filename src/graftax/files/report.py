@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from ..paths.errors import nearest
 
@@ -91,7 +92,7 @@ class WeightsError(ValueError):
         self.report = report
         super().__init__(f"{message}\n{report}")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return (_restored, (str(self), self.report))
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
 
 from ..paths.errors import listed
 from ..paths.path import walk
+from ..paths.types import PyTree
 from ..surgery.selecting import select
 from ..surgery.state import indices, marker_of, with_state, with_state_values
 from .bounded import parse_json
@@ -28,7 +28,7 @@ FORMAT = 1
 _HEADER = "graftax"
 
 
-def save(file: str | os.PathLike, model: PyTree, state: eqx.nn.State | None = None) -> None:
+def save(file: str | os.PathLike[str], model: PyTree, state: eqx.nn.State | None = None) -> None:
     """Write a model to one `.safetensors` file: `load(file)` is the model, bit for bit.
 
     The arrays are keyed by their path; any safetensors reader can read them. Arrays that stand in
@@ -94,7 +94,7 @@ def _cannot_be_sorted(node: Any) -> bool:
     return False
 
 
-def load(file: str | os.PathLike, types: Iterable[Any] = (), where: Any = None) -> Any:
+def load(file: str | os.PathLike[str], types: Iterable[Any] = (), where: Any = None) -> Any:
     """Read a model that `save` wrote, architecture included: no pickle, no import, no code of the file's.
 
     Only what a name can safely mean is looked up: layers of Equinox and graftax, functions of `jax.nn`

@@ -22,7 +22,7 @@ _NAMES = (
 )
 
 
-class Source(Mapping):
+class Source(Mapping[str, Any]):
     """Named tensors that are read only when asked for."""
 
     def __init__(self, holders: Mapping[str, Mapping[str, Any]], own_layout: bool = False):
@@ -54,7 +54,7 @@ class Source(Mapping):
 
 
 @contextlib.contextmanager
-def open_source(source: str | os.PathLike | Mapping[str, Any]) -> Iterator[Source]:
+def open_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> Iterator[Source]:
     """A source by its mapping or its place, open inside `with`.
 
     All its files are opened at once, and none is opened a second time: what is saved meanwhile is not
@@ -67,7 +67,9 @@ def open_source(source: str | os.PathLike | Mapping[str, Any]) -> Iterator[Sourc
         yield _opened(source, files)
 
 
-def _opened(source: str | os.PathLike | Mapping[str, Any], files: contextlib.ExitStack) -> Source:
+def _opened(
+    source: str | os.PathLike[str] | Mapping[str, Any], files: contextlib.ExitStack
+) -> Source:
     if isinstance(source, Mapping):
         for name, value in source.items():
             if not isinstance(name, str) or not hasattr(value, "shape"):

@@ -30,7 +30,7 @@ from .writing import write_tensors
 
 def load_weights(
     model: Any,
-    source: str | os.PathLike | Mapping[str, Any],
+    source: str | os.PathLike[str] | Mapping[str, Any],
     rename: Mapping[str, str | Layout] | None = None,
     strict: bool = True,
     *,
@@ -183,7 +183,7 @@ def _check_distinct(slots: Iterable[Slot]) -> None:
 
 
 def export_weights(
-    file: str | os.PathLike,
+    file: str | os.PathLike[str],
     model: Any,
     rename: Mapping[str, str | Layout] | None = None,
     *,

@@ -33,7 +33,7 @@ _ANY_PART = _PART.format("[0-9a-f]" * 32)
 
 
 def write_tensors(
-    file: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
+    file: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: dict[str, str]
 ) -> None:
     """Write a safetensors file, whole or not at all, as readable as any other file.
 
@@ -85,7 +85,7 @@ def _bytes_of(array: np.ndarray) -> memoryview:
 
 
 @contextlib.contextmanager
-def replacement(file: str | os.PathLike) -> Iterator[BinaryIO]:
+def replacement(file: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `file` if all goes well, and else vanishes.
 
     Raises `OSError` if it cannot be written, or if a directory, a device or a pipe stands there.
@@ -107,7 +107,7 @@ def replacement(file: str | os.PathLike) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
-def _target(file: str | os.PathLike) -> Path:
+def _target(file: str | os.PathLike[str]) -> Path:
     """The file to be replaced or made: through a link, what it points at, as `open` does."""
     path = Path(file)
     if path.exists() and not path.is_file():

@@ -1,6 +1,7 @@
 """Bottleneck adapters."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -16,7 +17,7 @@ def adapter(
     width: int,
     inner: int,
     *,
-    act: Callable = jax.nn.gelu,
+    act: Callable[..., Any] = jax.nn.gelu,
     dtype: DTypeLike | None = None,
     key: PRNGKeyArray,
 ) -> SkipConnection:

@@ -68,8 +68,8 @@ class Index:
 
     def __init__(self, index: Positions | Blocks):
         self._index = index if isinstance(index, Blocks) else _known(index)
-        self.kept = index.kept if isinstance(index, Blocks) else None
-        self.count = index.number if isinstance(index, Blocks) else None
+        self.kept: Any = index.kept if isinstance(index, Blocks) else None
+        self.count: int | None = index.number if isinstance(index, Blocks) else None
         self.sizes: list[int] = []
         """The lengths that were asked for."""
         self._cuts: dict[tuple[int, int], tuple[Any, Any]] = {}

@@ -25,7 +25,7 @@ M = TypeVar("M")
 Address = tuple[int, ...]
 
 
-def take(model: M, axes: Mapping[str | re.Pattern, Axis], index: Positions | Blocks) -> M:
+def take(model: M, axes: Mapping[str | re.Pattern[str], Axis], index: Positions | Blocks) -> M:
     """The model with some positions kept along axes that belong together: to prune heads or channels.
 
     `take(model, {"up": "out", "down": "in"}, index)` keeps the same rows of `up` as columns of
@@ -93,7 +93,7 @@ class _Part(NamedTuple):
     axes: tuple[int | str, ...]
 
 
-def _parts(base: Any, axes: Mapping[str | re.Pattern, Axis]) -> dict[Address, _Part]:
+def _parts(base: Any, axes: Mapping[str | re.Pattern[str], Axis]) -> dict[Address, _Part]:
     """What is to be cut, by address. What several patterns pick is cut along the axes of all."""
     parts: dict[Address, _Part] = {}
     for pattern, axis in axes.items():
@@ -118,7 +118,7 @@ def _outermost(matches: Sequence[Match]) -> list[Match]:
     ]
 
 
-def _owner(base: Any, match: Match, axes: tuple) -> tuple[Match, tuple]:
+def _owner(base: Any, match: Match, axes: tuple[Any, ...]) -> tuple[Match, tuple[Any, ...]]:
     """The layer that a match is a part of, and its axes that are meant; or what is matched itself."""
     node = base
     for depth, i in enumerate(match.address):
@@ -134,7 +134,7 @@ def _owner(base: Any, match: Match, axes: tuple) -> tuple[Match, tuple]:
     return match, axes
 
 
-def _axes_of_owner(owner: Match, match: Match, axes: tuple) -> tuple:
+def _axes_of_owner(owner: Match, match: Match, axes: tuple[Any, ...]) -> tuple[Any, ...]:
     # The bias of a layer has what its weight has as "out"; a number is an axis of the weight itself.
     inside = [key for key in match.keys[len(owner.keys) :] if key is not INNER]
     if inside == ["bias"] and axes in ((0,), ("out",)):
@@ -162,7 +162,7 @@ def _cut(node: Any, part: _Part, index: Index, lengths: dict[str, int]) -> Any:
     return new
 
 
-def _cut_array(array: Any, axes: tuple, index: Index) -> Any:
+def _cut_array(array: Any, axes: tuple[Any, ...], index: Index) -> Any:
     for axis in axes:
         if not isinstance(axis, int) or not -array.ndim <= axis < array.ndim:
             raise ValueError(f"of an array with {array.ndim} axes, {axis!r} is none")

@@ -49,7 +49,7 @@ def annotate(
         error.add_note(PathNote.make(place, details, call.root))
 
 
-def _remedy(error: Exception, layer: Any, inputs: tuple) -> str:
+def _remedy(error: Exception, layer: Any, inputs: tuple[Any, ...]) -> str:
     """What to do about an error of JAX's that does not say it, as the end of a note."""
     if isinstance(error, NameError) and "axis name" in str(error) and "jax.vmap" not in str(error):
         return (

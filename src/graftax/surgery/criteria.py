@@ -30,7 +30,7 @@ else:
 class Alternative(NamedTuple):
     """Patterns of which one must hold; of a list, `each` must match something."""
 
-    patterns: tuple[str | re.Pattern, ...]
+    patterns: tuple[str | re.Pattern[str], ...]
     each: bool
 
 
@@ -128,9 +128,9 @@ def find(outer: Sequence[Match], query: Query) -> list[Match]:
     """
     if not query.alternatives:
         return _find_one(outer, None, query.tests)
-    kept: dict[tuple, Match] | None = None
+    kept: dict[tuple[Any, ...], Match] | None = None
     for alternative in query.alternatives:
-        found: dict[tuple, Match] = {}
+        found: dict[tuple[Any, ...], Match] = {}
         for pattern in alternative.patterns:
             matches = _find_one(outer, pattern, query.tests)
             if not matches and alternative.each and outer:
@@ -142,7 +142,7 @@ def find(outer: Sequence[Match], query: Query) -> list[Match]:
 
 
 def _find_one(
-    outer: Sequence[Match], pattern: str | re.Pattern | None, tests: Sequence[Test]
+    outer: Sequence[Match], pattern: str | re.Pattern[str] | None, tests: Sequence[Test]
 ) -> list[Match]:
     found = [_search(each, pattern, tests) for each in outer]
     if len(found) == 1:
@@ -152,7 +152,9 @@ def _find_one(
     return [match for _, match in sorted(once.items())]
 
 
-def _search(outer: Match, pattern: str | re.Pattern | None, tests: Sequence[Test]) -> list[Match]:
+def _search(
+    outer: Match, pattern: str | re.Pattern[str] | None, tests: Sequence[Test]
+) -> list[Match]:
     if isinstance(pattern, re.Pattern):
         found = search(outer.node, None, tests)
         found = [match for match in found if pattern.fullmatch(match.path)]

@@ -116,7 +116,7 @@ def _form(cls: Any, arguments: Arguments) -> Any:
 
 
 @functools.lru_cache(maxsize=1024)
-def _form_once(cls: Any, arguments: tuple) -> Any:
+def _form_once(cls: Any, arguments: tuple[Any, ...]) -> Any:
     return _new_form(cls, {name: value for name, _, value in arguments})
 
 

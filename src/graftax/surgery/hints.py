@@ -61,7 +61,7 @@ def _reasons(outer: Sequence[Match], query: Any) -> Iterator[str | None]:
     yield _no_node_passes(outer, query)
 
 
-def _no_regex_match(outer: Sequence[Match], pattern: re.Pattern) -> str | None:
+def _no_regex_match(outer: Sequence[Match], pattern: re.Pattern[str]) -> str | None:
     paths = [path for each in outer for path, _ in walk(each.node)]
     if any(pattern.fullmatch(path) for path in paths):
         return None
@@ -92,7 +92,7 @@ def _no_pattern_match(outer: Sequence[Match], pattern: Pattern) -> str | None:
 
 
 def _only_none(
-    outer: Sequence[Match], pattern: Pattern, whole_path: re.Pattern | None = None
+    outer: Sequence[Match], pattern: Pattern, whole_path: re.Pattern[str] | None = None
 ) -> str | None:
     """How to fill the fields that a pattern leads to, and that hold None: None is no node."""
     fields = [
@@ -111,11 +111,11 @@ def _only_none(
     )
 
 
-def _none_fields(model: Any, pattern: Pattern) -> Iterator[tuple[tuple, str]]:
+def _none_fields(model: Any, pattern: Pattern) -> Iterator[tuple[tuple[Any, ...], str]]:
     """(keys of a node, name of a field of it) for the fields that hold None."""
     # The walk of `search`, but that it looks at None too.
     matcher = Matcher(pattern)
-    pending: list[tuple[tuple, Any, int]] = [((), model, matcher.start)]
+    pending: list[tuple[tuple[Any, ...], Any, int]] = [((), model, matcher.start)]
     while pending:
         keys, node, state = pending.pop()
         level = level_of(node)
@@ -137,7 +137,7 @@ def _no_such_label(model: Any, pattern: Pattern) -> str:
     return f"No label matches {pattern.text!r}.{hint}"
 
 
-def _nothing_below(pattern: Pattern, length: int, reached: list, stands: list[str]) -> str:
+def _nothing_below(pattern: Pattern, length: int, reached: list[Any], stands: list[str]) -> str:
     step = pattern.steps[length]
     asked = _step_text(step)
     names, hint = [], ""

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
-from jaxtyping import PyTree
-
 from ..paths.errors import listed
 from ..paths.path import walk
+from ..paths.types import PyTree
 from .hints import NoMatchError
 from .parts import Leaves
 from .selecting import select

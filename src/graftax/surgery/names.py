@@ -37,7 +37,8 @@ class Held:
     """
 
     def __init__(self, name: Any, own: bool):
-        self.name, self.own = name, own
+        self.name: Any = name
+        self.own: bool = own
 
     def __eq__(self, other: object) -> bool:
         # Two edits must not be the same to the cache of a jitted function: it would give back the
@@ -71,4 +72,5 @@ class _Recent:
 
 # After `remove`, nothing in the model says that a layer was there, but a state may still hold its values.
 # A layer put in its place must not get them, and so not its name. Names that no state ever knew are free.
-in_states, removed = _Recent(), _Recent()
+in_states: _Recent = _Recent()
+removed: _Recent = _Recent()

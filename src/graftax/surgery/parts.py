@@ -6,10 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from ..paths.edit import at
 from ..paths.search import Match
+from ..paths.types import PyTree
 from .state import statistics_mask
 
 FilterSpec = Callable[[Any], bool] | bool
@@ -25,8 +25,9 @@ class Leaves:
     """
 
     def __init__(self, tree: PyTree):
+        self.values: list[Any]
         self.values, self._treedef = jax.tree.flatten(tree)
-        self.numbered = self.with_values(range(len(self.values)))
+        self.numbered: Any = self.with_values(range(len(self.values)))
 
     def with_values(self, values: Iterable[Any]) -> Any:
         """The tree with other leaves."""

@@ -29,9 +29,9 @@ States = dict[int, int]
 class Dispatch:
     """A function of a layer, chosen by the path, label or type of the layer. See `graftax.dispatch`."""
 
-    def __init__(self, default: Callable):
+    def __init__(self, default: Callable[..., Any]):
         self.__doc__ = default.__doc__
-        self.__name__ = layer_name(default)
+        self.__name__: str = layer_name(default)
         self.__wrapped__ = default
         self._default = Rule(default, None, (0, 0, 0), None)
         self._rules: tuple[Rule, ...] = ()
@@ -183,7 +183,7 @@ def _holds(rule: Rule, path: str, state: int) -> bool:
     return rule.matcher.accepts(state)
 
 
-def dispatch(default: Callable) -> Dispatch:
+def dispatch(default: Callable[..., Any]) -> Dispatch:
     """A function over all layers of a model, chosen for each by its path, label or type.
 
     The decorated function is the default, for layers that no rule matches. Most specific first: full

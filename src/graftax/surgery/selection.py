@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray
 
 from ..paths.edit import Edit, Items, at_path, errors_located, located
 from ..paths.search import Match
+from ..paths.types import PyTree
 from ..structure.beside import Then
 from .arguments import check_key, edit_by
 from .fields import update
@@ -178,7 +179,7 @@ class Selection(Found[M]):
 
         return graft_rearranged(self._model, self._some(), change, "renamed")
 
-    def _inserted(self, layers: tuple, labelled: dict[str, Any], after: bool) -> M:
+    def _inserted(self, layers: tuple[Any, ...], labelled: dict[str, Any], after: bool) -> M:
         new = NewLayers(layers, labelled, InferenceMode(self._model))
         for match in self._some():
             check_order(self._model, match)

@@ -92,7 +92,7 @@ def new_index(marker: Any, init: Any) -> Any:
     return shallow_copy(eqx.nn.StateIndex(None), marker=marker, init=init)
 
 
-TAKEN = eqx.nn.delete_init_state(eqx.nn.StateIndex(None)).init
+TAKEN: Any = eqx.nn.delete_init_state(eqx.nn.StateIndex(None)).init
 """What Equinox leaves where `make_with_state` took the value out; it has no public name."""
 
 

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -9,7 +10,7 @@ from .layers import QuickGELU
 
 _EXACT = functools.partial(jax.nn.gelu, approximate=False)
 
-ACTIVATIONS: dict[str, Callable] = {
+ACTIVATIONS: dict[str, Callable[..., Any]] = {
     "gelu": _EXACT,
     "gelu_new": jax.nn.gelu,
     # The same two functions, written otherwise: for speed, for TensorFlow, for old versions of PyTorch.

@@ -1,6 +1,7 @@
 """Attention itself: what stands between the projections of its inputs and that of its output."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -27,13 +28,13 @@ class DotProductAttention(eqx.Module):
     ```
     """
 
-    rotary: Callable | None
+    rotary: Callable[..., Any] | None
     heads: int = eqx.field(static=True)
     kv_heads: int = eqx.field(static=True)
     causal: bool = eqx.field(static=True)
     scale: float | None = eqx.field(static=True)
     # Files of before there were these have neither.
-    dropout: Callable | None = None
+    dropout: Callable[..., Any] | None = None
     head_size: int | None = eqx.field(static=True, default=None)
 
     def __init__(
@@ -44,7 +45,7 @@ class DotProductAttention(eqx.Module):
         head_size: int | None = None,
         causal: bool = False,
         scale: float | None = None,
-        rotary: Callable | None = None,
+        rotary: Callable[..., Any] | None = None,
         dropout: float = 0.0,
     ):
         """**Arguments:**
@@ -137,7 +138,7 @@ class DotProductAttention(eqx.Module):
             )
 
     def _turned(
-        self, rotary: Callable, queries: Array, keys: Array, positions: ArrayLike | None
+        self, rotary: Callable[..., Any], queries: Array, keys: Array, positions: ArrayLike | None
     ) -> tuple[Array, Array]:
         t, s = queries.shape[0], keys.shape[0]
         if positions is None and not self.causal:

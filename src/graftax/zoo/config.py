@@ -36,10 +36,10 @@ class Config:
     """A configuration that knows which of its values were read."""
 
     def __init__(self, values: Mapping[str, Any], name: str):
-        self.values = dict(values)
+        self.values: dict[str, Any] = dict(values)
         self._used: set[str] = set()
         self._parts: list[Config] = []
-        self.name = name
+        self.name: str = name
 
     @classmethod
     def read(cls, file: Path) -> "Config":

@@ -57,7 +57,7 @@ def conv(
 
 
 def convolutions(
-    into: int, *layers: Conv | Callable, bias: bool = False, eps: float = 1e-5, key: Any
+    into: int, *layers: Conv | Callable[..., Any], bias: bool = False, eps: float = 1e-5, key: Any
 ) -> Chain:
     """Convolutions in order, BatchNorm and ReLU after each: `conv1`, `norm1`, `act1`, `conv2`, ...
 
@@ -193,7 +193,7 @@ class Pixelwise(Wrapper):
     ```
     """
 
-    def __init__(self, layer: Callable):
+    def __init__(self, layer: Callable[..., Any]):
         """**Arguments:**
 
         - `layer`: maps a vector `(channels,)` to another.

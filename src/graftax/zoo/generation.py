@@ -121,13 +121,13 @@ def _filled(model: Any, buffer: Array, start: Array, ends: Array, sampling: Any)
     model = eqx.nn.inference_mode(model)
     length = buffer.shape[0]
 
-    def is_unfinished(carry: tuple) -> Array:
+    def is_unfinished(carry: tuple[Any, ...]) -> Array:
         buffer, i = carry
         # The prompt itself may hold such a token.
         ended = (i > start) & jnp.isin(buffer[i - 1], ends)
         return (i < length) & ~ended
 
-    def step(carry: tuple) -> tuple:
+    def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         buffer, i = carry
         scores = model(buffer[:-1])
         _check_scores(model, scores, length - 1, buffer.dtype)

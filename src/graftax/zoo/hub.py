@@ -14,7 +14,7 @@ _PICKLED = ["*.json", "pytorch_model*.bin"]
 
 
 def model_directory(
-    source: str | os.PathLike, *, revision: str | None = None, token: str | bool | None = None
+    source: str | os.PathLike[str], *, revision: str | None = None, token: str | bool | None = None
 ) -> Path:
     """The directory that is meant, downloaded if it is none here. Raises as `from_pretrained` does."""
     path = Path(source)

@@ -145,7 +145,7 @@ class ImageSize(Wrapper):
     same_function: ClassVar[bool] = True
     image: tuple[int, int] = eqx.field(static=True)
 
-    def __init__(self, layer: Callable, image: tuple[int, int]):
+    def __init__(self, layer: Callable[..., Any], image: tuple[int, int]):
         """**Arguments:**
 
         - `layer`: takes an image `(channels, h, w)`.

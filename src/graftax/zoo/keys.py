@@ -161,7 +161,7 @@ def _write_pair(value: tuple[int, int]) -> int | list[int]:
     return value[0] if value[0] == value[1] else list(value)
 
 
-def _read_activation(value: Any) -> Callable:
+def _read_activation(value: Any) -> Callable[..., Any]:
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise ValueError(
             f"the activation {shown(value)} is not known. Known are: {', '.join(ACTIVATIONS)}."
@@ -169,7 +169,7 @@ def _read_activation(value: Any) -> Callable:
     return ACTIVATIONS[value]
 
 
-def _write_activation(value: Callable) -> str:
+def _write_activation(value: Callable[..., Any]) -> str:
     for name, function in ACTIVATIONS.items():
         if function is value or repr(function) == repr(value):
             return name

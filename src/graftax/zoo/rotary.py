@@ -1,6 +1,7 @@
 """Positions as rotations of queries and keys, and the ways to stretch them to longer sequences."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -30,9 +31,9 @@ class RotaryEmbedding(eqx.Module):
     """
 
     theta: float = eqx.field(static=True)
-    scaling: float | tuple | None = eqx.field(static=True)
+    scaling: float | tuple[Any, ...] | None = eqx.field(static=True)
 
-    def __init__(self, theta: float = 10_000.0, scaling: float | tuple | None = None):
+    def __init__(self, theta: float = 10_000.0, scaling: float | tuple[Any, ...] | None = None):
         """**Arguments:**
 
         - `theta`: the base of the frequencies `theta ** (-2 i / size)`.

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -23,7 +24,7 @@ def attention(
     output_bias: bool | None = None,
     causal: bool = False,
     scale: float | None = None,
-    rotary: Callable | None = None,
+    rotary: Callable[..., Any] | None = None,
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
     key: PRNGKeyArray,
@@ -75,7 +76,7 @@ def attention(
 def mlp(
     width: int,
     inner: int,
-    act: Callable,
+    act: Callable[..., Any],
     *,
     bias: bool = True,
     dropout: float = 0.0,
@@ -94,7 +95,7 @@ def mlp(
 def gated_mlp(
     width: int,
     inner: int,
-    act: Callable,
+    act: Callable[..., Any],
     *,
     bias: bool = True,
     dropout: float = 0.0,
@@ -136,13 +137,15 @@ def word_embedding(
     return Vmap(Embedding(vocabulary, width, padding=padding, key=key))
 
 
-def encoder(blocks: Sequence[Callable[..., Callable]], *, key: PRNGKeyArray) -> Chain:
+def encoder(blocks: Sequence[Callable[..., Callable[..., Any]]], *, key: PRNGKeyArray) -> Chain:
     """Blocks in order, each made with a `key` of its own by a function of `blocks`."""
     keys = jax.random.split(key, len(blocks))
     return Chain([block(key=each) for block, each in zip(blocks, keys, strict=True)])
 
 
-def pre_norm_block(attend: Callable, feed: Callable, norm: Callable[[], Callable]) -> Chain:
+def pre_norm_block(
+    attend: Callable[..., Any], feed: Callable[..., Any], norm: Callable[[], Callable[..., Any]]
+) -> Chain:
     """A block with its norms inside the residuals, `(t, width)` to `(t, width)`.
 
     Source: Xiong et al., On Layer Normalization in the Transformer Architecture, arXiv:2002.04745.
@@ -150,7 +153,9 @@ def pre_norm_block(attend: Callable, feed: Callable, norm: Callable[[], Callable
     return Chain(attention=Residual(attend, norm1=norm()), mlp=Residual(feed, norm2=norm()))
 
 
-def post_norm_block(attend: Callable, feed: Callable, norm: Callable[[], Callable]) -> Chain:
+def post_norm_block(
+    attend: Callable[..., Any], feed: Callable[..., Any], norm: Callable[[], Callable[..., Any]]
+) -> Chain:
     """A block with its norms after the residuals, `(t, width)` to `(t, width)`.
 
     Source: Vaswani et al., Attention Is All You Need, arXiv:1706.03762.
@@ -160,7 +165,7 @@ def post_norm_block(attend: Callable, feed: Callable, norm: Callable[[], Callabl
 
 def token_head(
     head: str, width: int, *, classes: int, dropout: float, key: PRNGKeyArray
-) -> dict[str, Callable]:
+) -> dict[str, Callable[..., Any]]:
     """The last parts of a model that gives scores to each token, `(t, width)` to `(t, scores)`.
 
     **Arguments:**
@@ -185,7 +190,7 @@ def token_head(
 
 
 def decoder(
-    body: Mapping[str, Callable],
+    body: Mapping[str, Callable[..., Any]],
     head: str | None,
     *,
     width: int,

@@ -26,7 +26,7 @@ def convnext(
     depths: Sequence[int] = (3, 3, 9, 3),
     patch: int = 4,
     channels: int = 3,
-    act: Callable,
+    act: Callable[..., Any],
     eps: float = 1e-12,
     scale: float | None = 1e-6,
     drop_path: float = 0.0,
@@ -78,7 +78,7 @@ def convnext(
 
 def convnext_block(
     width: int,
-    act: Callable,
+    act: Callable[..., Any],
     *,
     scale: float | None = 1e-6,
     drop_path: float = 0.0,

@@ -30,7 +30,7 @@ def resnet(
     stem: int = 64,
     channels: int = 3,
     bottlenecks: bool = True,
-    act: Callable = jax.nn.relu,
+    act: Callable[..., Any] = jax.nn.relu,
     classes: int | None = 1000,
     stride_first: bool = False,
     stride_in_reduction: bool = False,
@@ -78,7 +78,7 @@ def resnet(
 
 
 def basic_block(
-    into: int, out: int, *, stride: int = 1, act: Callable = jax.nn.relu, key: Any
+    into: int, out: int, *, stride: int = 1, act: Callable[..., Any] = jax.nn.relu, key: Any
 ) -> SkipConnection:
     """Two 3 x 3 convolutions: `(into, h, w)` to `(out, h / stride, w / stride)`."""
     k1, k2, k3 = jax.random.split(key, 3)
@@ -98,7 +98,7 @@ def bottleneck(
     out: int,
     *,
     stride: int = 1,
-    act: Callable = jax.nn.relu,
+    act: Callable[..., Any] = jax.nn.relu,
     stride_in_reduction: bool = False,
     key: Any,
 ) -> SkipConnection:
