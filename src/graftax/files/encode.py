@@ -143,13 +143,13 @@ def _sequence(nodes: Sequence[Any], path: str, file: Collected) -> Task:
 
 
 @entry.register
-def _(node: list[Any], file: Collected, path: str) -> Task:
+def _(node: list, file: Collected, path: str) -> Task:
     _whole(path, lambda: exactly(list, node))
     return {"list": (yield _sequence(node, path, file))}
 
 
 @entry.register
-def _(node: tuple[Any, ...], file: Collected, path: str) -> Task:
+def _(node: tuple, file: Collected, path: str) -> Task:
     labels = getattr(node, "_fields", None)
     if labels is None:
         _whole(path, lambda: exactly(tuple, node))
@@ -162,7 +162,7 @@ def _(node: tuple[Any, ...], file: Collected, path: str) -> Task:
 
 
 @entry.register
-def _(node: dict[Any, Any], file: Collected, path: str) -> Task:
+def _(node: dict, file: Collected, path: str) -> Task:
     cls = type(node)
     if cls not in (dict, OrderedDict):
         raise refused(path, f"is a {cls.__name__}; a file holds dict and OrderedDict")
@@ -173,7 +173,7 @@ def _(node: dict[Any, Any], file: Collected, path: str) -> Task:
 
 
 @entry.register
-def _(node: functools.partial[Any], file: Collected, path: str) -> Task:
+def _(node: functools.partial, file: Collected, path: str) -> Task:
     if type(node) not in (functools.partial, jtu.Partial) or vars(node):
         raise refused(
             path,

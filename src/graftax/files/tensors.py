@@ -110,7 +110,7 @@ class _Entry(NamedTuple):
         return cls(entry["dtype"], shape, begin, end)
 
 
-class TensorFile(Mapping):
+class TensorFile(Mapping[str, Any]):
     """A safetensors file as a mapping from name to array. `bytes_read` counts what was read of it.
 
     It holds the file open until it is closed; `with TensorFile(path) as tensors` closes it.
@@ -119,9 +119,13 @@ class TensorFile(Mapping):
     `OSError` for one that cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.bytes_read = 0
+    size: int
+    """In bytes."""
+    metadata: dict[str, str]
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path: Path = Path(path)
+        self.bytes_read: int = 0
         need_file(self.path)
         # Unbuffered: straight into the array, and not a byte more than is asked for.
         self._file: BinaryIO = open(self.path, "rb", buffering=0, opener=_at_once)  # noqa: SIM115
@@ -142,7 +146,6 @@ class TensorFile(Mapping):
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is a device or a pipe")
         self.size = found.st_size
-        """In bytes."""
         self._written = found.st_mtime_ns
         length = int.from_bytes(self._file.read(8), "little")
         if not 2 <= length <= min(LONGEST_HEADER, self.size - 8):

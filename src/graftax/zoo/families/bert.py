@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,7 +33,7 @@ def bert(
     depth: int,
     heads: int,
     inner: int,
-    act: Callable,
+    act: Callable[..., Any],
     positions: int = 512,
     types: int = 2,
     eps: float = 1e-12,
@@ -81,7 +82,7 @@ def bert(
         dropout=dropout,
         attention_dropout=attention_dropout,
     )
-    parts: dict[str, Callable] = {
+    parts: dict[str, Callable[..., Any]] = {
         "embeddings": Parallel(
             word=word_embedding(vocabulary, width, padding=padding, key=words),
             position=PositionEmbedding(positions, width, key=places),
@@ -113,7 +114,7 @@ def bert_block(
     width: int,
     heads: int,
     inner: int,
-    act: Callable,
+    act: Callable[..., Any],
     *,
     eps: float,
     dropout: float,
@@ -130,7 +131,7 @@ def bert_block(
 
 
 def _vocabulary_head(
-    width: int, vocabulary: int, act: Callable, eps: float, *, key: PRNGKeyArray
+    width: int, vocabulary: int, act: Callable[..., Any], eps: float, *, key: PRNGKeyArray
 ) -> Chain:
     k1, k2 = jax.random.split(key)
     return Chain(

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -31,7 +32,7 @@ def gpt2(
     depth: int,
     heads: int,
     inner: int | None = None,
-    act: Callable = jax.nn.gelu,
+    act: Callable[..., Any] = jax.nn.gelu,
     positions: int = 1024,
     eps: float = 1e-5,
     dropout: float = 0.1,
@@ -114,7 +115,7 @@ def gpt2_block(
     width: int,
     heads: int,
     inner: int,
-    act: Callable,
+    act: Callable[..., Any],
     *,
     eps: float,
     dropout: float,

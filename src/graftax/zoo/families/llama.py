@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import PRNGKeyArray
@@ -25,8 +26,8 @@ def llama(
     inner: int,
     kv_heads: int | None = None,
     head_size: int | None = None,
-    act: Callable = jax.nn.silu,
-    rotary: Callable | None = None,
+    act: Callable[..., Any] = jax.nn.silu,
+    rotary: Callable[..., Any] | None = None,
     eps: float = 1e-6,
     attention_bias: bool = False,
     mlp_bias: bool = False,
@@ -101,11 +102,11 @@ def llama_block(
     width: int,
     heads: int,
     inner: int,
-    act: Callable,
+    act: Callable[..., Any],
     *,
     kv_heads: int | None = None,
     head_size: int | None = None,
-    rotary: Callable | None,
+    rotary: Callable[..., Any] | None,
     eps: float,
     attention_bias: bool = False,
     mlp_bias: bool = False,

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -29,14 +30,14 @@ def vit(
     depth: int = 12,
     heads: int = 12,
     inner: int = 3072,
-    act: Callable,
+    act: Callable[..., Any],
     eps: float = 1e-12,
     bias: bool = True,
     dropout: float = 0.0,
     attention_dropout: float = 0.0,
     head: str | None = "classifier",
     classes: int = 1000,
-    pooler_act: Callable = jax.numpy.tanh,
+    pooler_act: Callable[..., Any] = jax.numpy.tanh,
     key: PRNGKeyArray,
 ) -> Chain:
     """ViT on one image: `(channels, h, w)` to what the head gives.
@@ -82,7 +83,7 @@ def vit(
         position=Residual(PositionEmbedding(1 + patches, width, exact=True, key=places)),
         dropout=eqx.nn.Dropout(dropout),
     )
-    parts: dict[str, Callable] = {
+    parts: dict[str, Callable[..., Any]] = {
         "embeddings": ImageSize(embeddings, image),
         "encoder": encoder([block] * depth, key=blocks),
         "norm": layer_norm(width, eps),
@@ -101,7 +102,7 @@ def vit_block(
     width: int,
     heads: int,
     inner: int,
-    act: Callable,
+    act: Callable[..., Any],
     *,
     eps: float,
     bias: bool = True,
