@@ -11,6 +11,7 @@ import pytest
 
 import graftax as gx
 from common_containers import same_arrays
+from common_state import markers, statistics, trained
 from common_surgery import Bottleneck, Point, labelled_model, linear
 
 
@@ -182,3 +183,34 @@ def test_an_updated_module_is_a_module_like_any_other():
     assert same_arrays(mapped, layer)
     with pytest.raises(dataclasses.FrozenInstanceError):
         layer.bias = None
+
+
+# --- Layers with state ---
+
+
+def test_a_layer_of_another_model_gets_a_name_of_its_own_in_the_state():
+    (a, state_a), (b, state_b) = trained(0), trained(1)
+    for model in (a, gx.Remat(a)):
+        updated = gx.update(model, norm=b.norm)
+        assert set(markers(updated)).isdisjoint(markers(a))
+        state = gx.extend_state(state_a, updated, donor=state_b)
+        assert same_arrays(statistics(updated.norm, state), statistics(b.norm, state_b))
+    assert markers(gx.update(a, norm=a.norm)) == markers(a)
+    assert markers(gx.update(a.norm, momentum=0.5)) == markers(a.norm)
+
+
+def test_a_value_of_a_layers_own_state_can_be_updated():
+    held = gx.with_state(*trained(0))
+    index = gx.update(held.norm.batch_counter, init=jnp.array(9))
+    updated = gx.update(held.norm, batch_counter=index)
+    assert markers(updated) == markers(held.norm) and int(updated.batch_counter.init) == 9
+
+
+def test_an_update_within_an_edit_leaves_the_last_word_to_that():
+    (a, state_a), (b, state_b) = trained(0), trained(1)
+    block = gx.select(a, "norm").apply(lambda layer: gx.Chain(old=layer, new=jnp.tanh))
+    edited = gx.select(block, "norm").apply(lambda chain: gx.update(chain, new=b.norm))
+    assert markers(edited.norm.old) == markers(a.norm)
+    state = gx.extend_state(state_a, edited, donor=state_b)
+    assert same_arrays(statistics(edited.norm.new, state), statistics(b.norm, state_b))
+    assert markers(edited.norm.new)[0].startswith("norm.new.batch_counter#")

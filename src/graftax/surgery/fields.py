@@ -14,6 +14,8 @@ from ..structure.base import StructuralLayer
 from ..structure.labels import as_layers
 from ..structure.node import Node
 from .forms import in_form
+from .markers import settle_markers
+from .state import has_state, is_index
 
 M = TypeVar("M")
 
@@ -25,7 +27,8 @@ def update(node: M, /, **fields: Any) -> M:
     `(2, 2)`. What follows from arrays is set along (`out_features` after another weight), and what
     contradicts is refused. Labels are fields, and a wrapper passes on what is not its own. Converters
     and `__check_init__` of any Equinox module run as at its construction; the `__init__` of a class
-    of your own does not.
+    of your own does not. A layer with state that comes from elsewhere has a state of its own, as in any
+    edit: `graftax.extend_state`.
 
     **Arguments:**
 
@@ -56,6 +59,13 @@ def update(node: M, /, **fields: Any) -> M:
 
     ```
     """
+    new = _updated(node, fields)
+    # An index among the fields is one of the node's own, with another value.
+    layers = [value for value in fields.values() if not is_index(value)]
+    return settle_markers(node, new) if any(map(has_state, layers)) else new
+
+
+def _updated(node: Any, fields: dict[str, Any]) -> Any:
     own = _own_fields(node)
     inner = {name: value for name, value in fields.items() if name not in own}
     mine = {name: value for name, value in fields.items() if name in own}
@@ -88,7 +98,7 @@ def _own_fields(node: Any) -> tuple[str, ...]:
 def _update_inner(node: Any, fields: dict[str, Any], own: tuple[str, ...]) -> Any:
     level = level_of(node)
     if level.keys and level.keys[0] is INNER:
-        return with_children(node, {0: update(level.children[0], **fields)})
+        return with_children(node, {0: _updated(level.children[0], fields)})
     name = next(iter(fields))
     raise AttributeError(
         f"{type(node).__name__} has no field {name!r}. Its fields are: {listed(own)}."

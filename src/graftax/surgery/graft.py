@@ -8,7 +8,7 @@ from ..paths.edit import Change, Edit, Items, edited, rearranged
 from ..paths.search import Match
 from ..paths.tree import any_type, level_of
 from .inference import InferenceMode, has_mode
-from .markers import held, settle_markers, stored_indices
+from .markers import held, is_in_hand, settle_markers, stored_indices
 from .state import has_state, is_index, is_index_type
 
 M = TypeVar("M")
@@ -40,6 +40,11 @@ class _Grafting:
         self.has_touched_state = False
 
     @functools.cached_property
+    def _is_inner(self) -> bool:
+        # Then all that is the model's own is held already, and the outer edit settles what is new.
+        return is_in_hand(self._model)
+
+    @functools.cached_property
     def _mine(self) -> set[int]:
         return {id(match.node) for match in stored_indices(self._model)}
 
@@ -49,7 +54,7 @@ class _Grafting:
         def graft(node: Any) -> Any:
             # An edit of the root looks at the whole model anyway, and then no other need look.
             keeps_state = self._may_hold and has_state(node)
-            kept = held(node, own=True) if keeps_state else node
+            kept = held(node, own=True) if keeps_state and not self._is_inner else node
             new = edit(kept)
             if new is kept and not self._is_rebuilt(node):
                 return node
@@ -58,7 +63,7 @@ class _Grafting:
                 return new
             if has_state(new):
                 self.has_touched_state = True
-                new = held(new, own=False, but=self._mine)
+                new = new if self._is_inner else held(new, own=False, but=self._mine)
             return self._mode.given_to(new, node) if self._adopt else new
 
         return graft

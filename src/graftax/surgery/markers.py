@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from ..paths.edit import Edit, edited
 from ..paths.search import Match
 from .names import Held, Name, removed
-from .state import indices, marker_of, with_marker
+from .state import index_leaves, indices, marker_of, with_marker
 from .tied import tied_addresses
 
 M = TypeVar("M")
@@ -32,6 +32,11 @@ def held(tree: M, own: bool, but: Container[int] = ()) -> M:
     return edited(tree, edits)
 
 
+def is_in_hand(tree: Any) -> bool:
+    """Whether an edit has the tree, or anything in it, in hand."""
+    return any(isinstance(marker_of(index), Held) for index in index_leaves(tree))
+
+
 def settle_markers(old: Any, new: M) -> M:
     """`new`, an edit of `old`, with names of their own for layers that came from elsewhere.
 
@@ -39,14 +44,15 @@ def settle_markers(old: Any, new: M) -> M:
     both went through one jitted function. So the indices do: one that is an object of `old`, or was held
     as one, is of this model, and all others are not.
     """
+    if is_in_hand(old):
+        # An edit made inside another, of what that one has in hand. The last word is the outer one's.
+        return new
     before, after = stored_indices(old), stored_indices(new)
     mine = {id(match.node) for match in before}
     places = {(_name(match), match.path) for match in before}
     # As many places may share a name as did before.
     room = Counter(map(_name, before))
     taken = {*room, *map(_name, after)}
-    # An edit made inside another, of what that one has in hand: the last word is the outer one's.
-    is_inner = any(isinstance(marker_of(match.node), Held) for match in before)
 
     def is_own(match: Match) -> bool:
         marker = marker_of(match.node)
@@ -59,13 +65,12 @@ def settle_markers(old: Any, new: M) -> M:
         else:
             name = Name.make(match.path, name, own, taken)
             taken.add(name)
-        return Held(name, own) if is_inner else name
+        return name
 
     # Who stands where it stood before is the first to keep its name.
     moved_last = sorted(after, key=lambda match: (_name(match), match.path) not in places)
     markers = {match.address: settled(match) for match in moved_last}
-    if not is_inner:
-        removed.note({name for name, _ in places} - set(markers.values()))
+    removed.note({name for name, _ in places} - set(markers.values()))
     edits: dict[tuple[int, ...], Edit] = {
         match.address: lambda index, marker=markers[match.address]: with_marker(index, marker)
         for match in after
