@@ -20,7 +20,8 @@ CACHES = {
     ("structure/signature.py", "_memo"): "weak: an entry goes with its function or class",
     ("structure/labels.py", "_kept"): "classes of labels, up to a bound",
     ("structure/labels.py", "_passing"): "weak: the classes beyond it",
-    ("surgery/names.py", "_retired"): "the oldest goes when there are too many",
+    ("surgery/names.py", "in_states"): "the oldest goes when there are too many",
+    ("surgery/names.py", "removed"): "the oldest goes when there are too many",
 }
 
 
