@@ -86,3 +86,13 @@ def test_what_holds_the_weight_it_computes_with_is_exported(tmp_path):
     gx.export_weights(tmp_path / "model", gx.tie(wrapped, "body.0.bias", "body.1.query.bias"))
     stored = load_file(tmp_path / "model")
     assert "body.1.query.weight" in stored and "body.1.query.bias" not in stored
+
+
+def test_layers_beside_others_are_exported_under_their_own_names(tmp_path):
+    wrapped = model(lambda layer: gx.Then(layer, adapter=linear(2, 2, 5)))
+    wrapped = gx.select(wrapped, "head").apply(
+        lambda layer: gx.Residual(gx.Chain(out=layer, back=linear(3, 2)), norm1=eqx.nn.LayerNorm(2))
+    )
+    gx.export_weights(tmp_path / "model", wrapped)
+    names = {"body.1.query.weight", "body.1.query.adapter.weight", "head.norm1.weight"}
+    assert names < load_file(tmp_path / "model").keys()

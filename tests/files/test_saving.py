@@ -108,6 +108,9 @@ def test_running_statistics_go_on_where_they_stood(file):
     loaded, loaded_state = eqx.nn.make_with_state(gx.load)(file)
     expected = run(eqx.nn.inference_mode(model), x, state)[0]
     assert (run(eqx.nn.inference_mode(loaded), x, loaded_state)[0] == expected).all()
+    # With its statistics inside, a model needs no state in inference mode.
+    alone = eqx.nn.inference_mode(gx.load(file))
+    np.testing.assert_allclose(jax.vmap(alone)(x), expected, rtol=1e-6)
     # Training goes on as well, step for step.
     for _ in range(2):
         (y, state), (z, loaded_state) = run(model, x, state), run(loaded, x, loaded_state)
