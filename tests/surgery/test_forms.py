@@ -93,6 +93,15 @@ def test_lists_of_layers_and_activations_take_their_forms():
 # --- What follows ---
 
 
+def test_numbers_become_an_array():
+    layer = gx.update(linear(3, 2, 0), bias=[1, 2])
+    assert layer.bias.dtype == jnp.float32 and layer.bias.tolist() == [1.0, 2.0]
+    with pytest.raises(ValueError, match=r"of shape \(\), and must be of shape \(2,\)"):
+        gx.update(linear(3, 2, 0), bias=0.0)
+    mask = jax.tree.map(lambda _: False, linear(3, 2, 0))
+    assert gx.update(mask, bias=True).bias is True
+
+
 # --- What contradicts ---
 
 

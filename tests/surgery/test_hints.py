@@ -3,6 +3,7 @@
 import re
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -182,6 +183,47 @@ def test_of_several_criteria_the_one_that_fails_is_named():
     assert message(net(), "stem", "encodr").startswith("No label matches 'encodr'")
     assert message(net(), eqx.nn.Linear, "stemm").startswith("No label matches 'stemm'")
     assert message(net(), "stem", re.compile("zzz")).startswith("No path matches the regular")
+
+
+# --- Fields that hold None ---
+
+
+def bare():
+    plain = eqx.nn.Linear(2, 2, use_bias=False, key=jax.random.key(0))
+    return gx.Chain(stem=plain, head=gx.Remat(plain), block=gx.SkipConnection(a=jnp.sin))
+
+
+def test_a_field_that_holds_none_is_named_with_the_way_in():
+    assert message(bare(), "head.bias") == (
+        "Nothing matches 'head.bias'. None stands at 'head.bias', and None is no node: "
+        "select(model, 'head').update(bias=...) gives it a value."
+    )
+    assert message(bare(), "bias") == (
+        "Nothing matches 'bias'. None stands at 'stem.bias', 'head.bias', and None is no node: "
+        "select(model, 'stem').update(bias=...) gives it a value."
+    )
+    assert "select(model, 'block').update(shortcut=...)" in message(bare(), "block.shortcut")
+    assert "select(model, '').update(bias=...)" in message(bare().stem, ".bias")
+    assert "select(model, 'stem').update(bias=...)" in message(bare(), re.compile(r"stem\.b.*"))
+
+
+def test_the_way_in_works():
+    model = gx.select(bare(), "head").update(bias=jnp.ones(2))
+    assert gx.select(model, "head.bias").one().shape == (2,)
+    assert type(model.head) is gx.Remat
+
+
+def test_a_narrowed_selection_names_the_whole_path_of_a_field_that_holds_none():
+    with pytest.raises(
+        gx.NoMatchError, match=r"^Inside 'stem': .* None stands at 'stem\.bias', and"
+    ):
+        gx.select(bare(), "stem").select("bias").set(0)
+
+
+def test_what_is_no_field_is_not_said_to_hold_none():
+    assert "None stands" not in message(bare(), "stem.bais")
+    assert "Did you mean" not in message(bare(), "stem.bias.x")
+    assert "None stands" not in message({"a": [None]}, "a.0")
 
 
 # --- A node in a few words ---

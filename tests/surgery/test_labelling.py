@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import graftax as gx
-from common_containers import same_arrays
+from common_containers import same_arrays, without_annotation_checks
 from common_surgery import Bottleneck, arrays, labelled_model, mixer, untouched
 
 KEY = jax.random.key(0)
@@ -275,3 +275,8 @@ def test_a_rule_for_statistics_alone_holds_for_no_parameter():
 def test_no_rules_give_no_parts():
     with pytest.raises(ValueError, match=r"^partition needs at least one rule, as in"):
         gx.partition(labelled_model(), {})
+    with (
+        without_annotation_checks(),
+        pytest.raises(TypeError, match=r"^partition takes a dict of rules, .* got 'head'\.$"),
+    ):
+        gx.partition(labelled_model(), "head")

@@ -19,6 +19,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from ..paths.errors import listed
 from ..paths.fields import dynamic_fields, is_static
@@ -161,10 +162,16 @@ def _with_forms(
             if name not in arguments and made != values[name]:
                 raise ValueError(f"its {name} is {made!r}, not {values[name]!r}")
             changed[name] = made
+        elif is_array(made) and type(values[name]) in _NUMBERS:
+            changed[name] = jnp.asarray(values[name], getattr(values_of(old)[name], "dtype", None))
         # What is like the old is in form: it may be the old.
         elif name in arguments and _structure(values[name]) != _structure(getattr(old, name)):
             changed[name] = getattr(_made(cls, arguments), name)
     return shallow_copy(new, **changed)
+
+
+_NUMBERS = (list, tuple, float, int, complex)
+"""What `jax.numpy` makes an array of."""
 
 
 def _with_consequences(cls: Any, new: Any, forms: tuple[Any, Any], given: Collection[str]) -> Any:

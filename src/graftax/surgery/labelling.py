@@ -42,8 +42,7 @@ def label_fn(rules: Mapping[Any, Any]) -> Callable[[PyTree], PyTree]:
 
     ```
     """
-    if not rules:
-        raise ValueError("label_fn needs at least one rule, as in {'**': 'train'}.")
+    _check_rules("label_fn", rules, "{'**': 'train'}")
 
     def labels(params: PyTree) -> PyTree:
         leaves = Leaves(params)
@@ -95,8 +94,7 @@ def partition(model: M, rules: Mapping[Any, Any]) -> dict[Any, M]:
 
     ```
     """
-    if not rules:
-        raise ValueError("partition needs at least one rule, as in {'train': '**'}.")
+    _check_rules("partition", rules, "{'train': '**'}")
     leaves = Leaves(model)
     named = ((f"{name!r}: {rule!r}", rule, name) for name, rule in rules.items())
     found = _first_rules(model, leaves, leaves.trainable(), named)
@@ -109,6 +107,13 @@ def partition(model: M, rules: Mapping[Any, Any]) -> dict[Any, M]:
         )
         for name in rules
     }
+
+
+def _check_rules(function: str, rules: Any, example: str) -> None:
+    if not isinstance(rules, Mapping):
+        raise TypeError(f"{function} takes a dict of rules, as in {example}; got {rules!r}.")
+    if not rules:
+        raise ValueError(f"{function} needs at least one rule, as in {example}.")
 
 
 def _first_rules(
