@@ -296,3 +296,38 @@ def test_a_dtype_that_cannot_hold_the_tokens_is_refused():
     assert generate(Next(256), np.array([255], np.uint8), max_new_tokens=1).tolist() == [255, 0]
     with pytest.raises(ValueError, match="has 257 tokens, and the prompt is of uint8"):
         generate(Next(257), np.array([255], np.uint8), max_new_tokens=1)
+
+
+@pytest.mark.parametrize("eos", [-1, [3, -1], 2**31, 1.5, [[0.0]]])
+def test_an_end_that_is_no_token_is_refused(eos):
+    with (
+        without_annotation_checks(),
+        pytest.raises(ValueError, match="eos must be the id of a token"),
+    ):
+        generate(Next(7), [1], max_new_tokens=2, eos=eos)
+
+
+def test_an_end_token_is_not_cut_to_the_dtype_of_the_prompt():
+    # 258 is 2 in eight bits.
+    text = generate(Next(7), np.array([1], np.uint8), max_new_tokens=3, eos=[258])
+    assert text.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "rotary",
+    [
+        gx.zoo.DynamicRotary(factor=4.0, length=4),
+        gx.zoo.LongRotary(short=(1.0, 1.0), long=(4.0, 9.0), length=6),
+    ],
+    ids=["dynamic", "long"],
+)
+def test_a_rotation_by_the_length_goes_by_that_of_the_text_so_far(rotary):
+    sizes = SMALL | {"vocabulary": 40}
+    for seed in range(3):
+        model = gx.zoo.llama(**sizes, rotary=rotary, key=jax.random.key(seed))
+        # Larger than at first, so that the scores depend on where a token stands.
+        model = gx.select(model, "{query,key}", eqx.nn.Linear).apply(
+            lambda layer: gx.update(layer, weight=20 * layer.weight)
+        )
+        found = generate(model, [1, 2, 3], max_new_tokens=6)
+        assert found.tolist() == by_hand(model, [1, 2, 3], 6)

@@ -149,7 +149,9 @@ class DotProductAttention(eqx.Module):
                 f"positions has shape {positions.shape} for {s} keys and {t} queries, which are the "
                 f"last of them: it must be {(s,)}. A batch goes through jax.vmap."
             )
-        return rotary(queries, positions[s - t :]), rotary(keys, positions)
+        # Some turn by the length of the whole, so the queries stand where they do in it.
+        queries = jnp.pad(queries, ((s - t, 0), (0, 0), (0, 0)))
+        return rotary(queries, positions)[s - t :], rotary(keys, positions)
 
     def _attended(
         self, queries: Array, keys: Array, values: Array, seen: Array | None, key: Array | None

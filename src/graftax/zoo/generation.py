@@ -13,6 +13,7 @@ from ..paths.errors import listed
 from ..surgery import select
 from .attention import DotProductAttention
 from .embeddings import PositionEmbedding
+from .rotary import DynamicRotary, LongRotary
 
 
 def generate(
@@ -73,7 +74,7 @@ def generate(
     _check_model(model, prompt.shape[0], max_new_tokens)
     if max_new_tokens == 0:
         return prompt
-    ends = jnp.asarray([] if eos is None else eos, prompt.dtype).reshape(-1)
+    ends = _ends(eos)
     # An array, so that another temperature is no other program.
     sampling = (key, jnp.float32(temperature)) if temperature > 0 else None
     buffer = jnp.concatenate([prompt, jnp.zeros(max_new_tokens, prompt.dtype)])
@@ -100,6 +101,16 @@ def _prompt(model: Any, ids: Any) -> Integer[Array, " t"]:
     return jnp.asarray(given)
 
 
+def _ends(eos: Any) -> Integer[Array, " n"]:
+    """The ids that end a text, in 32 bits whatever the prompt has."""
+    given = np.asarray([] if eos is None else eos, None if eos is not None else np.int32).reshape(
+        -1
+    )
+    if not np.issubdtype(given.dtype, np.integer) or ((given < 0) | (given >= 2**31)).any():
+        raise ValueError(f"eos must be the id of a token, or several; got {eos!r}.")
+    return jnp.asarray(given, jnp.int32)
+
+
 def _check_model(model: Any, prompt: int, new: int) -> None:
     for path, layer in select(model, DotProductAttention).items():
         if not layer.causal:
@@ -120,6 +131,7 @@ def _check_model(model: Any, prompt: int, new: int) -> None:
 def _filled(model: Any, buffer: Array, start: Array, ends: Array, sampling: Any) -> Array:
     model = eqx.nn.inference_mode(model)
     length = buffer.shape[0]
+    sees_length = bool(select(model, (DynamicRotary, LongRotary)))
 
     def is_unfinished(carry: tuple[Any, ...]) -> Array:
         buffer, i = carry
@@ -129,7 +141,9 @@ def _filled(model: Any, buffer: Array, start: Array, ends: Array, sampling: Any)
 
     def step(carry: tuple[Any, ...]) -> tuple[Any, ...]:
         buffer, i = carry
-        scores = model(buffer[:-1])
+        # To a rotation that goes by the length, the text is as long as it is so far, not the buffer.
+        places = {"positions": jnp.minimum(jnp.arange(length - 1), i - 1)} if sees_length else {}
+        scores = model(buffer[:-1], **places)
         _check_scores(model, scores, length - 1, buffer.dtype)
         # The likeliest of NaN would be a token like any other.
         last = eqx.error_if(
