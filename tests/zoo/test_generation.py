@@ -316,7 +316,7 @@ def test_an_end_token_is_not_cut_to_the_dtype_of_the_prompt():
 @pytest.mark.parametrize(
     "rotary",
     [
-        gx.zoo.DynamicRotary(factor=4.0, length=4),
+        gx.zoo.DynamicRotary(2.0, factor=8.0, length=3),
         gx.zoo.LongRotary(short=(1.0, 1.0), long=(4.0, 9.0), length=6),
     ],
     ids=["dynamic", "long"],

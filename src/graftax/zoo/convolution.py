@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from ..structure import Call, Chain, Vmap, Wrapper
-from .images import Conv2d, MaxPool2d, check_image
+from .images import Conv2d, Image, MaxPool2d, check_image
 from .norms import BatchNorm
 
 POOL = functools.partial(jnp.mean, axis=(1, 2))
@@ -133,9 +133,10 @@ class Normalize(eqx.Module):
     mean: tuple[float, ...] = eqx.field(static=True)
     deviation: tuple[float, ...] = eqx.field(static=True)
 
-    def __call__(self, x: Float[ArrayLike, "..."]) -> Float[Array, "c h w"]:
+    def __call__(self, x: Image) -> Float[Array, "c h w"]:
         """The shape `(channels, h, w)` stays. Raises `ValueError` for another number of channels."""
         check_image("Normalize", x, len(self.mean))
+        x = jnp.asarray(x)
         mean, deviation = (
             jnp.asarray(values, x.dtype)[:, None, None] for values in (self.mean, self.deviation)
         )
@@ -155,9 +156,10 @@ class Scale(eqx.Module):
 class ToTokens(eqx.Module):
     """An image as a sequence: `(channels, height, width)` to `(height * width, channels)`."""
 
-    def __call__(self, x: Float[ArrayLike, "..."]) -> Float[Array, "t c"]:
+    def __call__(self, x: Image) -> Float[Array, "t c"]:
         """Row by row. Raises `ValueError` if x has other axes."""
         check_image("ToTokens", x)
+        x = jnp.asarray(x)
         return x.reshape(x.shape[0], -1).T
 
 
@@ -170,7 +172,7 @@ class Upsample(eqx.Module):
 
     factor: int = eqx.field(static=True, default=2)
 
-    def __call__(self, x: Float[ArrayLike, "..."]) -> Float[Array, "c taller wider"]:
+    def __call__(self, x: Image) -> Float[Array, "c taller wider"]:
         """`(channels, h, w)` to `(channels, factor * h, factor * w)`. Raises `ValueError`."""
         check_image("Upsample", x)
         channels, height, width = x.shape

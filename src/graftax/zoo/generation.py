@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Integer
 
 from ..paths.errors import listed
@@ -90,7 +91,7 @@ def _prompt(model: Any, ids: Any) -> Integer[Array, " t"]:
             f"{jnp.result_type(given)} of shape {given.shape}. For several prompts, use jax.vmap."
         )
     # Before JAX cuts them to 32 bits. Of a prompt that is being traced, the scores will tell.
-    if not isinstance(given, jax.core.Tracer):
+    if not isinstance(given, Tracer):
         for path, layer in select(model, eqx.nn.Embedding).items():
             unknown = [int(i) for i in given if not 0 <= i < layer.weight.shape[0]]
             if unknown:

@@ -3,16 +3,20 @@
 JAX gives an empty array where a window is larger than the image, and the mean of it is NaN.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..structure import Call, Wrapper
 from ..surgery import select
 from .embeddings import ClassToken, PositionEmbedding
+
+Image = Float[Array | np.ndarray, "..."]
+"""What should be `(channels, h, w)`, and is checked with words of our own where it is not."""
 
 
 def check_image(layer: str, x: Any, channels: int | None = None) -> None:
@@ -68,9 +72,48 @@ class Conv2d(eqx.nn.Conv2d):
     ```
     """
 
-    def __call__(
-        self, x: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "..."]:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] | Sequence[tuple[int, int]] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        padding_mode: str = "ZEROS",
+        dtype: Any = None,
+        *,
+        key: PRNGKeyArray,
+    ):
+        """As of `eqx.nn.Conv2d`.
+
+        **Arguments:**
+
+        - `in_channels`, `out_channels`: of the image, and of what comes out.
+        - `kernel_size`, `stride`, `dilation`: of the window, in pixels.
+        - `padding`, `padding_mode`: how much stands around the image, and what.
+        - `groups`: of channels that do not mix.
+        - `use_bias`: whether a number is added to each channel.
+        - `dtype`: of the parameters.
+        - `key`: a random key.
+        """
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            use_bias,
+            padding_mode,
+            dtype,
+            key=key,
+        )
+
+    def __call__(self, x: Image, *, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
         """`(channels, h, w)` to `(channels', h', w')`.
 
         **Raises:**
@@ -82,7 +125,7 @@ class Conv2d(eqx.nn.Conv2d):
             d * (n - 1) + 1 for d, n in zip(self.dilation, self.kernel_size, strict=True)
         )
         check_window(type(self).__name__, x, window, self.padding)
-        return super().__call__(x, key=key)
+        return super().__call__(jnp.asarray(x), key=key)
 
 
 class MaxPool2d(eqx.nn.MaxPool2d):
@@ -91,12 +134,27 @@ class MaxPool2d(eqx.nn.MaxPool2d):
     Source: `torch.nn.MaxPool2d`, which does.
     """
 
-    def __call__(
-        self, x: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "..."]:
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | Sequence[tuple[int, int]] = 0,
+        use_ceil: bool = False,
+    ):
+        """As of `eqx.nn.MaxPool2d`.
+
+        **Arguments:**
+
+        - `kernel_size`, `stride`: of the window, in pixels.
+        - `padding`: how much stands around the image.
+        - `use_ceil`: whether a window may jut out at the end.
+        """
+        super().__init__(kernel_size, stride, padding, use_ceil)
+
+    def __call__(self, x: Image, *, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
         """`(channels, h, w)` to `(channels, h', w')`. Raises `ValueError`."""
         _check_pool(self, x)
-        return super().__call__(x, key=key)
+        return super().__call__(jnp.asarray(x), key=key)
 
 
 class AvgPool2d(eqx.nn.AvgPool2d):
@@ -105,12 +163,27 @@ class AvgPool2d(eqx.nn.AvgPool2d):
     Source: `torch.nn.AvgPool2d`, which does.
     """
 
-    def __call__(
-        self, x: Float[ArrayLike, "..."], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "..."]:
+    def __init__(
+        self,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | Sequence[tuple[int, int]] = 0,
+        use_ceil: bool = False,
+    ):
+        """As of `eqx.nn.AvgPool2d`.
+
+        **Arguments:**
+
+        - `kernel_size`, `stride`: of the window, in pixels.
+        - `padding`: how much stands around the image.
+        - `use_ceil`: whether a window may jut out at the end.
+        """
+        super().__init__(kernel_size, stride, padding, use_ceil)
+
+    def __call__(self, x: Image, *, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
         """`(channels, h, w)` to `(channels, h', w')`. Raises `ValueError`."""
         _check_pool(self, x)
-        return super().__call__(x, key=key)
+        return super().__call__(jnp.asarray(x), key=key)
 
 
 def _check_pool(layer: eqx.nn.Pool, x: Any) -> None:

@@ -40,6 +40,14 @@ class DropPath(eqx.nn.Dropout):
     ```
     """
 
+    def __init__(self, p: float = 0.5, inference: bool = False):
+        """**Arguments:**
+
+        - `p`: the probability of nothing.
+        - `inference`: whether all of the input goes through.
+        """
+        super().__init__(p, inference)
+
     def __call__(
         self,
         x: Array,

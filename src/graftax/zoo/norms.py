@@ -6,7 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
 
 
 class BatchNorm(eqx.nn.BatchNorm):
@@ -56,7 +57,7 @@ class BatchNorm(eqx.nn.BatchNorm):
 
     def __call__(
         self,
-        x: Float[ArrayLike, "..."],
+        x: Float[Array | np.ndarray, "..."],
         state: eqx.nn.State,
         *,
         key: PRNGKeyArray | None = None,
@@ -78,15 +79,15 @@ class BatchNorm(eqx.nn.BatchNorm):
         - `ValueError`: another number of channels, or in training a single number for each of them.
         - `NameError`: in training, outside of a `jax.vmap` with this axis name.
         """
-        if jnp.ndim(x) == 0 or x.shape[0] != self.input_size:
+        x = jnp.asarray(x)
+        if x.ndim == 0 or x.shape[0] != self.input_size:
             raise ValueError(
-                f"BatchNorm has {self.input_size} channels; got shape {jnp.shape(x)}. An example is "
+                f"BatchNorm has {self.input_size} channels; got shape {x.shape}. An example is "
                 "(channels, ...), and a batch goes through jax.vmap."
             )
         inference = self.inference if inference is None else inference
         if inference:
             return super().__call__(x, state, key=key, inference=True)
-        x = jnp.asarray(x)
         mean, variance, count = self._of_batch(x)
         state = self._after_step(state, mean, variance * (count / (count - 1)))
         shape = (-1, *(1,) * (x.ndim - 1))
@@ -118,15 +119,18 @@ class BatchNorm(eqx.nn.BatchNorm):
         variance = jax.lax.pmean(jnp.square(x - mean).mean(axes), self.axis_name)
         return mean.reshape(-1), variance, count
 
-    def _after_step(self, state: eqx.nn.State, *statistics: Array) -> eqx.nn.State:
+    def _after_step(self, state: eqx.nn.State, mean: Array, variance: Array) -> eqx.nn.State:
         """The state with a step more, given mean and variance of its batch."""
         assert self.batch_counter is not None and self.batch_state_index is not None
         steps = state.get(self.batch_counter)
         before, after = (_share(self.momentum, count) for count in (steps, steps + 1))
-        held = tuple(
-            ((old / before * self.momentum + new * (1 - self.momentum)) * after).astype(old.dtype)
-            for old, new in zip(state.get(self.batch_state_index), statistics, strict=True)
-        )
+
+        def moved(held: Array, new: Array) -> Array:
+            running = held / before * self.momentum + new * (1 - self.momentum)
+            return (running * after).astype(held.dtype)
+
+        held_mean, held_variance = state.get(self.batch_state_index)
+        held = (moved(held_mean, mean), moved(held_variance, variance))
         return state.set(self.batch_counter, steps + 1).set(self.batch_state_index, held)
 
 
