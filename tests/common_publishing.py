@@ -1,6 +1,5 @@
 """Edits of published models that a configuration can express: the fixture, the edit, what it then says."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,26 +13,16 @@ from common_zoo import fixture
 _KEY = jax.random.key(0)
 
 
-def pruned(model: Any, *, heads: int, keys: int) -> Any:
-    """A transformer with the first of its heads alone, in every block."""
+_HEADS = {
+    "encoder.*.attention.{query,key,value}": "out",
+    "encoder.*.attention.op.attend": "heads",
+    "encoder.*.attention.op.output": "in",
+}
 
-    def rows(layer: Any, count: int) -> Any:
-        fields = {"weight": layer.weight[:count], "out_features": count}
-        return gx.update(
-            layer, **fields, **({} if layer.bias is None else {"bias": layer.bias[:count]})
-        )
 
-    attend = gx.select(model, "attend").nodes[0]
-    size = gx.select(model, "query", eqx.nn.Linear).nodes[0].out_features // attend.heads
-    for label, count in (("query", heads), ("key", keys), ("value", keys)):
-        model = gx.select(model, label, eqx.nn.Linear).apply(
-            functools.partial(rows, count=count * size)
-        )
-    kept = slice(0, heads * size)
-    model = gx.select(model, "output", eqx.nn.Linear).apply(
-        lambda layer: gx.update(layer, weight=layer.weight[:, kept], in_features=heads * size)
-    )
-    return gx.select(model, "attend").update(heads=heads, kv_heads=keys)
+def pruned(model: Any, groups: int) -> Any:
+    """A transformer with the first of so many groups of heads alone, in every block."""
+    return gx.take(model, _HEADS, gx.blocks([0], of=groups))
 
 
 def _more_words(model: Any, *paths: str) -> Any:
@@ -107,7 +96,7 @@ EDITS: dict[str, tuple[str, Callable[[Any], Any], dict[str, Any]]] = {
     "other classes for tokens": ("gpt2/tokens", lambda m: _classes(m, 7), _labels(7)),
     "fewer heads": (
         "llama/gqa",
-        lambda m: pruned(m, heads=2, keys=1),
+        lambda m: pruned(m, groups=2),
         {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6},
     ),
     "merged LoRA": ("bert/base", _merged, {"architectures": ["BertModel"]}),

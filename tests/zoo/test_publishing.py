@@ -132,7 +132,7 @@ def test_remat_does_not_stand_in_the_way(tmp_path):
         ),
         (
             "bert/base",
-            lambda m: pruned(m, heads=1, keys=1),
+            lambda m: pruned(m, groups=3),
             r"encoder.0.attention.query has out_features=8, not 24",
         ),
         (

@@ -94,7 +94,7 @@ class Config:
         """
         for argument, key in keys.items():
             if key.blocks and (
-                why := check_blocks(key.count(settings[argument]), key.blocks, names)
+                why := check_blocks(key.depth(settings[argument]), key.blocks, names)
             ):
                 raise self.error(key.name, why)
 

@@ -50,10 +50,10 @@ class Key(NamedTuple):
     `{"encoder.{i}": "encoder.layer.{i}"}`; for a list with the blocks of each stage, with two captures.
     Where there are several, one of them is that of the checkpoint.
     """
-    count: Callable[[Any], int | tuple[int, ...]] = lambda value: value
+    depth: Callable[[Any], int | tuple[int, ...]] = lambda value: value
     """From the value to the number of blocks."""
-    heads: tuple[str, ...] | None = None
-    """The heads of models that have it; all if None."""
+    heads: tuple[str, ...] = ()
+    """The heads of models that have it; all if there are none."""
 
 
 def is_whole(value: Any) -> bool:

@@ -87,12 +87,14 @@ def from_pretrained(
     **Example:**
 
     ```python
-    >>> import graftax as gx, jax, os, tempfile
-    >>> source = os.path.join(tempfile.mkdtemp(), "bort")
-    >>> gx.zoo.from_pretrained(source)
-    Traceback (most recent call last):
-        ...
-    FileNotFoundError: There is no directory ...
+    >>> import graftax as gx, jax, json, pathlib, tempfile
+    >>> source = pathlib.Path(tempfile.mkdtemp())
+    >>> config = {"model_type": "gpt2", "vocab_size": 11, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    >>> written = (source / "config.json").write_text(json.dumps(config))
+    >>> model = gx.zoo.gpt2(vocabulary=11, width=8, depth=2, heads=2, key=jax.random.key(0))
+    >>> gx.zoo.save_pretrained(source, model, like=source)
+    >>> gx.zoo.from_pretrained(source, head=None).labels
+    ('embeddings', 'encoder', 'norm')
 
     ```
     """

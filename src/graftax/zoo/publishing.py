@@ -162,12 +162,13 @@ def _values(family: Family, config: Config, model: Any, head: str | None) -> dic
 
 def _measured(family: Family, model: Any, head: str | None) -> Settings:
     """What a model has in place of the arguments that its configuration gave. Raises `_Fault`."""
-    heads = {argument: key.heads for argument, key in family.keys.items()}
+    keys = family.keys.items()
+    has = [argument for argument, key in keys if not key.heads or head in key.heads]
     try:
         return {
-            argument: measure(model)
-            for argument, measure in family.measures.items()
-            if argument in heads and (heads[argument] is None or head in heads[argument])
+            argument: family.measures[argument](model)
+            for argument in has
+            if argument in family.measures
         }
     except (AttributeError, LookupError, TypeError) as error:
         raise _Fault("", f"lacks a part: {str(error).rstrip('.')}") from error

@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, SkipConnection
 from ..config import Config, ConfigError
@@ -31,7 +32,7 @@ def convnext(
     scale: float | None = 1e-6,
     drop_path: float = 0.0,
     classes: int | None = 1000,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """ConvNeXt on one image: `(channels, h, w)` to `(classes,)`; to `(widths[-1],)` if there are none.
 
@@ -82,7 +83,7 @@ def convnext_block(
     *,
     scale: float | None = 1e-6,
     drop_path: float = 0.0,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> SkipConnection:
     """Each channel by a 7 x 7 window, then each pixel by an MLP; the shape `(width, h, w)` stays."""
     k1, k2, k3 = jax.random.split(key, 3)

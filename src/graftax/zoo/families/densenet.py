@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, SkipConnection
 from ..convolution import POOL, Append, batch_norm, conv, max_pool
@@ -31,11 +32,12 @@ def densenet(
     channels: int = 3,
     dropout: float = 0.0,
     classes: int | None = 1000,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """DenseNet on one image: `(channels, h, w)` to `(classes,)`, or to the pooled `(width,)`.
 
-    Stateful: `y, state = model(x, state)`, in training inside `jax.vmap(..., axis_name="batch")`.
+    It holds running statistics: `model(x)` in inference mode; for training, `y, state = model(x, state)`
+    inside `jax.vmap(..., axis_name="batch")`, with the state that `eqx.nn.make_with_state` separates.
 
     **Arguments:**
 
@@ -78,7 +80,7 @@ def densenet(
 
 
 def dense_layer(
-    into: int, growth: int, inner: int, *, dropout: float = 0.0, key: Any
+    into: int, growth: int, inner: int, *, dropout: float = 0.0, key: PRNGKeyArray
 ) -> SkipConnection:
     """The image, and after its channels `growth` new ones: `(into, h, w)` to `(into + growth, h, w)`."""
     k1, k2 = jax.random.split(key)
@@ -94,7 +96,7 @@ def dense_layer(
     )
 
 
-def transition(into: int, out: int, *, key: Any) -> Chain:
+def transition(into: int, out: int, *, key: PRNGKeyArray) -> Chain:
     """Between two stages: `(into, h, w)` to `(out, h / 2, w / 2)`."""
     return Chain(
         norm=batch_norm(into),

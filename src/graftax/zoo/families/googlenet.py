@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, Parallel
 from ..config import Config
@@ -46,12 +47,13 @@ def googlenet(
     classes: int | None = 1000,
     transform: bool = False,
     dropout: float = 0.2,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """GoogLeNet on one image: `(channels, h, w)` to `(classes,)`, or to the pooled `(width,)`.
 
-    Stateful: `y, state = model(x, state)`, in training inside `jax.vmap(..., axis_name="batch")`. It
-    has none of the auxiliary heads that the published one was trained with.
+    It holds running statistics: `model(x)` in inference mode; for training, `y, state = model(x, state)`
+    inside `jax.vmap(..., axis_name="batch")`, with the state that `eqx.nn.make_with_state` separates.
+    It has none of the auxiliary heads that the published one was trained with.
 
     **Arguments:**
 
@@ -95,7 +97,7 @@ def googlenet(
     return Chain(parts)
 
 
-def inception_block(into: int, widths: Widths, *, key: Any) -> Parallel:
+def inception_block(into: int, widths: Widths, *, key: PRNGKeyArray) -> Parallel:
     """Four ways of looking at an image, their channels side by side; the image keeps its size.
 
     **Arguments:**

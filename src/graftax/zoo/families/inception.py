@@ -8,6 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, Parallel
 from ..convolution import CONCATENATE, POOL, Conv, convolutions, max_pool
@@ -27,12 +28,14 @@ def inception(
     transform: bool = False,
     dropout: float = 0.5,
     divisor: int = 1,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """Inception v3 on one image, `(channels, h, w)` of 75 pixels or more, to `(classes,)`.
 
-    Without a head, to the pooled `(width,)`. Stateful: `y, state = model(x, state)`, in training inside
-    `jax.vmap(..., axis_name="batch")`. It has no auxiliary head.
+    Without a head, to the pooled `(width,)`. It has no auxiliary head.
+
+    It holds running statistics: `model(x)` in inference mode; for training, `y, state = model(x, state)`
+    inside `jax.vmap(..., axis_name="batch")`, with the state that `eqx.nn.make_with_state` separates.
 
     **Arguments:**
 
@@ -78,7 +81,7 @@ def inception(
     return Chain(parts)
 
 
-def inception_a(into: int, pooled: int, *, divisor: int = 1, key: Any) -> Parallel:
+def inception_a(into: int, pooled: int, *, divisor: int = 1, key: PRNGKeyArray) -> Parallel:
     """1 x 1, 5 x 5 and twice 3 x 3 beside a mean with `pooled` channels; the image keeps its size."""
     n = divisor
     return _side_by_side(
@@ -93,7 +96,7 @@ def inception_a(into: int, pooled: int, *, divisor: int = 1, key: Any) -> Parall
     )
 
 
-def inception_b(into: int, *, divisor: int = 1, key: Any) -> Parallel:
+def inception_b(into: int, *, divisor: int = 1, key: PRNGKeyArray) -> Parallel:
     """Halves the image: 3 x 3, twice 3 x 3, and the largest pixel of each window."""
     n = divisor
     return _side_by_side(
@@ -107,7 +110,7 @@ def inception_b(into: int, *, divisor: int = 1, key: Any) -> Parallel:
     )
 
 
-def inception_c(into: int, inner: int, *, divisor: int = 1, key: Any) -> Parallel:
+def inception_c(into: int, inner: int, *, divisor: int = 1, key: PRNGKeyArray) -> Parallel:
     """1 x 1, and 7 x 7 once and twice as 1 x 7 and 7 x 1 with `inner` channels, beside a mean."""
     out = 192 // divisor
     return _side_by_side(
@@ -122,7 +125,7 @@ def inception_c(into: int, inner: int, *, divisor: int = 1, key: Any) -> Paralle
     )
 
 
-def inception_d(into: int, *, divisor: int = 1, key: Any) -> Parallel:
+def inception_d(into: int, *, divisor: int = 1, key: PRNGKeyArray) -> Parallel:
     """Halves the image: 3 x 3, 7 x 7 then 3 x 3, and the largest pixel of each window."""
     inner = 192 // divisor
     return _side_by_side(
@@ -136,7 +139,7 @@ def inception_d(into: int, *, divisor: int = 1, key: Any) -> Parallel:
     )
 
 
-def inception_e(into: int, *, divisor: int = 1, key: Any) -> Parallel:
+def inception_e(into: int, *, divisor: int = 1, key: PRNGKeyArray) -> Parallel:
     """1 x 1, and two branches that end in 1 x 3 and 3 x 1 side by side, beside a mean."""
     n = divisor
     k1, k2, k3 = jax.random.split(key, 3)
@@ -158,7 +161,7 @@ def _mean() -> AvgPool2d:
     return AvgPool2d(3, 1, 1)
 
 
-def _side_by_side(into: int, branches: Sequence[Sequence[Any]], key: Any) -> Parallel:
+def _side_by_side(into: int, branches: Sequence[Sequence[Any]], key: PRNGKeyArray) -> Parallel:
     keys = jax.random.split(key, len(branches))
     parts = {
         f"branch{i + 1}": convolutions(into, *layers, eps=EPS, key=keys[i])

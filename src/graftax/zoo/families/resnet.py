@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, SkipConnection
 from ..config import Config
@@ -34,11 +35,12 @@ def resnet(
     classes: int | None = 1000,
     stride_first: bool = False,
     stride_in_reduction: bool = False,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """ResNet on one image: `(channels, h, w)` to `(classes,)`; to `(widths[-1],)` if there are none.
 
-    Stateful: `y, state = model(x, state)`, in training inside `jax.vmap(..., axis_name="batch")`.
+    It holds running statistics: `model(x)` in inference mode; for training, `y, state = model(x, state)`
+    inside `jax.vmap(..., axis_name="batch")`, with the state that `eqx.nn.make_with_state` separates.
 
     **Arguments:**
 
@@ -78,7 +80,12 @@ def resnet(
 
 
 def basic_block(
-    into: int, out: int, *, stride: int = 1, act: Callable[..., Any] = jax.nn.relu, key: Any
+    into: int,
+    out: int,
+    *,
+    stride: int = 1,
+    act: Callable[..., Any] = jax.nn.relu,
+    key: PRNGKeyArray,
 ) -> SkipConnection:
     """Two 3 x 3 convolutions: `(into, h, w)` to `(out, h / stride, w / stride)`."""
     k1, k2, k3 = jax.random.split(key, 3)
@@ -100,7 +107,7 @@ def bottleneck(
     stride: int = 1,
     act: Callable[..., Any] = jax.nn.relu,
     stride_in_reduction: bool = False,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> SkipConnection:
     """1 x 1 to a quarter of the channels, 3 x 3, 1 x 1; shapes as of `basic_block`."""
     k1, k2, k3, k4 = jax.random.split(key, 4)
@@ -120,7 +127,7 @@ def bottleneck(
     )
 
 
-def _shortcut(into: int, out: int, stride: int, key: Any) -> Chain | None:
+def _shortcut(into: int, out: int, stride: int, key: PRNGKeyArray) -> Chain | None:
     if into == out and stride == 1:
         return None
     return Chain(conv=conv(into, out, 1, stride=stride, key=key), norm=batch_norm(out))

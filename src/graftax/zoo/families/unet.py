@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+from jaxtyping import PRNGKeyArray
 
 from ...structure import Chain, SkipConnection
 from ..config import Config
@@ -23,7 +24,7 @@ def unet(
     classes: int | None = 2,
     upsample: str = "transposed",
     bias: bool = False,
-    key: Any,
+    key: PRNGKeyArray,
 ) -> Chain:
     """U-Net on one image: `(channels, h, w)` to a score for each pixel, `(classes, h, w)`.
 
@@ -31,7 +32,8 @@ def unet(
     of `downsample`, the next level, and `upsample`; `skip.skip.encoder` is the third encoder, and the
     deepest level is the `bottleneck`. Each of them halves the image, whose sides must divide by that.
 
-    Stateful: `y, state = model(x, state)`, in training inside `jax.vmap(..., axis_name="batch")`.
+    It holds running statistics: `model(x)` in inference mode; for training, `y, state = model(x, state)`
+    inside `jax.vmap(..., axis_name="batch")`, with the state that `eqx.nn.make_with_state` separates.
 
     **Arguments:**
 
@@ -75,7 +77,7 @@ def unet(
     return Chain({**level, "head": conv(widths[0], classes, 1, bias=True, key=head_key)})
 
 
-def double_convolution(into: int, out: int, *, bias: bool = False, key: Any) -> Chain:
+def double_convolution(into: int, out: int, *, bias: bool = False, key: PRNGKeyArray) -> Chain:
     """3 x 3, BatchNorm and ReLU, twice: `(into, h, w)` to `(out, h, w)`."""
     return convolutions(into, Conv(out, 3), Conv(out, 3), bias=bias, key=key)
 
@@ -99,7 +101,7 @@ _KEYS = {
         sizes(),
         blocks={"encoder": "encoder.{i}"},
         # The last is that of the bottleneck.
-        count=lambda widths: len(widths) - 1,
+        depth=lambda widths: len(widths) - 1,
     ),
     "channels": Key("num_channels", SIZE, 3),
     "upsample": Key("upsample", one_of(*UPSAMPLE), UPSAMPLE[0]),
