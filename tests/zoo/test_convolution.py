@@ -83,6 +83,13 @@ def test_append_is_the_input_of_a_skip_and_then_what_its_layers_made_of_it():
     close(rows(X), np.concatenate([X, 2 * X], axis=1))
 
 
+def test_what_does_not_fit_behind_its_input_is_refused_with_both_shapes():
+    with pytest.raises(TypeError, match=r"shape \(3, 2, 5\).*shape \(3, 4, 5\): .* must be even"):
+        Append()(X[:, :2], X)
+    with pytest.raises(TypeError, match=r"agree but for axis 1"):
+        Append(axis=1)(X[:2], X)
+
+
 def test_concatenate_puts_branches_side_by_side():
     model = gx.Parallel(operator.neg, lambda x: x[:1], op=CONCATENATE)
     close(model(X), np.concatenate([-X, X[:1]]))
@@ -94,6 +101,19 @@ def test_normalize_takes_the_mean_off_and_divides():
     close(layer(X), expected)
     assert layer(X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
     assert not jax.tree.leaves(layer)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_colours_of_another_number_are_refused_and_not_spread(channels):
+    layer = Normalize(mean=(1.0, 2.0, 3.0), deviation=(0.5, 1.0, 2.0))
+    with pytest.raises(ValueError, match=f"images of 3 channels.*shape .{channels}, 4, 5"):
+        layer(jnp.ones((channels, 4, 5)))
+
+
+@pytest.mark.parametrize("layer", [Normalize((0.0,) * 3, (1.0,) * 3), ToTokens(), Upsample(2)])
+def test_a_batch_of_images_is_an_error_that_says_vmap(layer):
+    with pytest.raises(ValueError, match=r"one image.*shape \(2, 3, 4, 5\).*jax\.vmap"):
+        layer(jnp.stack([X, X]))
 
 
 def test_images_become_tokens_row_by_row():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import graftax as gx
+from common_containers import without_annotation_checks
 from graftax.zoo import AvgPool2d, Conv2d, MaxPool2d
 
 KEY = jax.random.key(0)
@@ -29,6 +30,12 @@ def test_channels_last_is_an_error_that_says_so():
         CONV(jnp.ones((8, 9, 3)))
     with pytest.raises(ValueError, match=r"of 3 channels.*got shape \(1, 8, 8\)\.$"):
         CONV(jnp.ones((1, 8, 8)))
+
+
+def test_pixels_that_are_integers_are_refused_as_they_are_no_normalised_image():
+    for dtype in (jnp.uint8, jnp.int32, bool):
+        with without_annotation_checks(), pytest.raises(TypeError, match="images of floats; got"):
+            CONV(jnp.ones((3, 8, 8), dtype))
 
 
 @pytest.mark.parametrize(

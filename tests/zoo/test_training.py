@@ -82,28 +82,6 @@ def test_loss_gradients_and_statistics_of_a_network_with_norms_are_those_of_pyto
 # --- By chance ---
 
 
-@pytest.mark.parametrize("p", [0.0, 0.25, 0.9])
-def test_a_path_is_dropped_as_a_whole_as_often_as_said_and_scaled_so_that_the_mean_stays(p):
-    layer = DropPath(p)
-    x = jax.random.normal(KEY, (3, 4))
-    keys = jax.random.split(KEY, 20_000)
-    found = np.asarray(jax.vmap(lambda key: layer(x, key=key))(keys))
-    is_dropped = (found == 0).all((1, 2))
-    # What is not dropped is all there, and scaled.
-    close(found[~is_dropped], np.broadcast_to(x / (1 - p), found[~is_dropped].shape))
-    assert abs(is_dropped.mean() - p) < 4 * (p * (1 - p) / 20_000) ** 0.5 + 1e-9
-    close(found.mean(0), x, 0.1)
-
-
-def test_a_path_is_whole_in_inference_and_needs_a_key_in_training():
-    x = jnp.ones(3)
-    assert (eqx.nn.inference_mode(DropPath(0.5))(x) == x).all()
-    assert (DropPath(0.5)(x, inference=True) == x).all()
-    assert DropPath(0.5)(x.astype(jnp.bfloat16), key=KEY).dtype == jnp.bfloat16
-    with pytest.raises(RuntimeError, match="requires a key"):
-        DropPath(0.5)(x)
-
-
 def test_the_blocks_of_convnext_are_left_out_the_more_often_the_later_they_stand():
     model = gx.zoo.convnext(
         widths=(4, 8), depths=(2, 3), act=jax.nn.gelu, drop_path=0.4, scale=None, key=KEY
