@@ -124,8 +124,8 @@ class Conv2d(eqx.nn.Conv2d):
         check_image(type(self).__name__, x, self.in_channels)
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             raise TypeError(
-                f"Conv2d takes images of floats; got {x.dtype}. Bring pixels from 0 to 255 to the range that "
-                "the network was trained with."
+                f"Conv2d takes images of floats; got {x.dtype}. Bring pixels from 0 to 255 to the range "
+                "that the network was trained with."
             )
         window = tuple(
             d * (n - 1) + 1 for d, n in zip(self.dilation, self.kernel_size, strict=True)
