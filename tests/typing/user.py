@@ -53,6 +53,7 @@ def containers(linear: eqx.nn.Linear, conv: eqx.nn.Conv2d, norm: eqx.nn.GroupNor
     assert_type(Bottleneck(linear, linear), Bottleneck)
     assert_type(len(typed), int)
     assert_type(gx.Vmap(linear), gx.Vmap)
+    assert_type(gx.Then(linear, act=jax.nn.relu), gx.Then)
     assert_type(Doubled(linear), Doubled)
     gx.Cast(linear)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
@@ -77,7 +78,11 @@ def edits(
     assert_type(picked.insert_before(norm=fn), Classifier)
     assert_type(picked.insert_after(norm=fn), Classifier)
     assert_type(picked.rename("top"), Classifier)
+    assert_type(picked.then(norm=fn), Classifier)
+    assert_type(picked.insert_after(norm=gx.each(lambda layer, key: fn), key=key), Classifier)
     assert_type(picked.partition(), tuple[Classifier, Classifier])
+    assert_type(gx.partition(classifier, {"head": "head", "**": "rest"}), dict[Any, Classifier])
+    assert_type(picked.arrays(), gx.Selection[Classifier])
     assert_type(picked.paths, tuple[str, ...])
     assert_type(picked.size, int)
     assert_type(len(picked), int)
@@ -89,8 +94,13 @@ def edits(
     assert_type(picked[0], gx.Selection[Classifier])
     assert_type(gx.tie(classifier, "head.weight", "body.0.weight"), Classifier)
     assert_type(gx.update(classifier.head, use_bias=False), eqx.nn.Linear)
-    assert_type(gx.desugar(model), gx.Chain)
     assert_type(gx.merge_lora(classifier), Classifier)
+    assert_type(gx.take(classifier, {"head": "in"}, [0, 1]), Classifier)
+
+
+def state(model: Classifier, state: eqx.nn.State) -> None:
+    assert_type(gx.extend_state(state, model), eqx.nn.State)
+    assert_type(gx.with_state(model, state), Classifier)
 
 
 @gx.dispatch
@@ -113,6 +123,13 @@ def rules(model: Classifier, conv: eqx.nn.Conv2d) -> None:
     bottleneck(conv, "a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(use_tanh, gx.Dispatch)
     assert_type(use_tanh(model), Classifier)
+
+
+def as_equinox(model: gx.Chain) -> None:
+    module: eqx.Module = model
+    layer: eqx.nn.StatefulLayer = model
+    assert_type(layer.is_stateful(), bool)
+    _ = module
 
 
 def reading(model: Classifier) -> None:
