@@ -141,6 +141,7 @@ def load(file: str | os.PathLike[str], types: Iterable[Any] = (), where: Any = N
         for warning in dict.fromkeys(decoder.warnings):
             warnings.warn(warning, stacklevel=2)
         if lazy:
+            assert where is not None
             node = select(model, where).one()
             return _guarded(file, lambda: decoder.filled(node))
     return model if where is None else select(model, where).one()

@@ -2,8 +2,9 @@
 
 A file that is saved anew is replaced, not changed: whoever has it open still sees the old one, whole. So
 the header and all tensors are read through the handle that was opened first, and nothing opens the file
-a second time. A file that another program does change while it is read is refused. The `safetensors` package cannot read through a handle, and its NumPy half knows no float8;
-the checks here are those that it makes.
+a second time. A file that another program does change while it is read is refused. The `safetensors`
+package cannot read through a handle, and its NumPy half knows no float8; the checks here are those that
+it makes.
 """
 
 import math

@@ -22,7 +22,7 @@ class Above:
     has_state: Callable[[Any], bool] = staticmethod(_missing)
     """Whether a `StateIndex` stands anywhere in a tree. From `surgery.state`."""
 
-    held_state: Callable[[Any], Any] = staticmethod(_missing)
+    held_state: Callable[..., Any] = staticmethod(_missing)
     """The state that a layer holds itself, if it needs no other; or None. From `surgery.lending`."""
 
     with_held_state: Callable[..., Any] = staticmethod(_missing)

@@ -175,6 +175,7 @@ class Upsample(eqx.Module):
     def __call__(self, x: Image) -> Float[Array, "c taller wider"]:
         """`(channels, h, w)` to `(channels, factor * h, factor * w)`. Raises `ValueError`."""
         check_image("Upsample", x)
+        x = jnp.asarray(x)
         channels, height, width = x.shape
         shape = (channels, self.factor * height, self.factor * width)
         return jax.image.resize(x, shape, "bilinear")
