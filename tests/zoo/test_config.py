@@ -147,6 +147,8 @@ def test_weights_without_any_block_are_those_of_another_model(tmp_path):
         ("bert/base", {"hidden_act": "gelu_python"}),
         ("bert/base", {"pruned_heads": {}, "is_decoder": False, "classifier_dropout": None}),
         ("bert/base", {"id2label": {}, "num_labels": 2, "problem_type": "regression"}),
+        ("bert/base", {"directionality": "bidi", "pooler_fc_size": 768, "pooler_type": "first"}),
+        ("bert/base", {"_num_labels": 9, "output_past": True, "num_beams": 4, "top_k": 50}),
         ("gpt2/base", {"activation_function": "gelu_fast"}),
         ("gpt2/base", {"activation_function": "gelu_accurate", "n_inner": None}),
         ("llama/llama3_rope", {"pretraining_tp": 2, "rope_scaling": None}),

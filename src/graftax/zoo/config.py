@@ -19,15 +19,19 @@ class ConfigError(ValueError):
 # What says nothing about the function that a model computes: names, training, generation, caches.
 _HARMLESS = frozenset(
     """
-    _attn_implementation_autoset _name_or_path architectures attn_implementation auto_map bos_token_id
-    chunk_size_feed_forward classifier_dropout decoder_start_token_id dtype eos_token_id finetuning_task
+    _attn_implementation_autoset _name_or_path _num_labels architectures attn_implementation auto_map
+    bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward classifier_dropout
+    decoder_start_token_id diversity_penalty do_sample dtype early_stopping encoder_no_repeat_ngram_size
+    eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id
     gradient_checkpointing id2label initializer_factor initializer_range is_encoder_decoder
-    keys_to_ignore_at_inference label2id max_length model_type n_ctx num_labels output_attentions
-    output_hidden_states pad_token_id pretraining_tp problem_type return_dict
-    return_dict_in_generate sep_token_id summary_activation summary_first_dropout
-    summary_proj_to_labels summary_type summary_use_proj task_specific_params tie_encoder_decoder
-    tie_word_embeddings tokenizer_class torch_dtype torchscript transformers.js_config
-    transformers_version unk_token_id use_bfloat16 use_cache use_return_dict
+    keys_to_ignore_at_inference label2id language length_penalty max_length min_length model_type n_ctx
+    no_repeat_ngram_size num_beam_groups num_beams num_labels num_return_sequences output_attentions
+    output_hidden_states output_past output_scores pad_token_id prefix pretraining_tp problem_type
+    remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id
+    summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder
+    tie_word_embeddings tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config
+    transformers_version typical_p unk_token_id use_bfloat16 use_cache use_return_dict
     """.split()
 )
 

@@ -198,6 +198,16 @@ def _names(settings: Settings, checkpoint: Checkpoint) -> Names:
     return Names(rename, ignore if is_pooled else (*ignore, "pooler.dense.{p}"))
 
 
+# Of the first implementation, in TensorFlow, whose pooler was to be another than it became.
+_UNUSED = (
+    "directionality",
+    "pooler_fc_size",
+    "pooler_num_attention_heads",
+    "pooler_num_fc_layers",
+    "pooler_size_per_head",
+    "pooler_type",
+)
+
 FAMILY = Family(
     build=bert,
     keys=_KEYS,
@@ -223,6 +233,7 @@ FAMILY = Family(
     # It has a head for pairs of sentences besides.
     incomplete=("BertForPreTraining",),
     prefixes={None: "bert."},
+    unused=_UNUSED,
     fixed=(
         Key("position_embedding_type", one_of("absolute"), "absolute"),
         Key("is_decoder", one_of(False), False),
