@@ -12,7 +12,7 @@ from common_state import (
     statistics,
     trained,
 )
-from graftax.surgery.extending import check_is_state
+from graftax.surgery.state import check_is_state
 
 
 def test_extend_state_of_an_unchanged_model_is_the_state():
@@ -71,9 +71,11 @@ def test_what_is_no_state_is_refused_by_name():
     # Without beartype, which these tests run under, this is what a user sees.
     a, state_a = trained(0)
     for name in ("state", "donor"):
-        check_is_state(name, state_a)
-        with pytest.raises(TypeError, match=rf"takes an eqx\.nn\.State as {name}; got a Chain\.$"):
-            check_is_state(name, a)
+        check_is_state("f(state)", name, state_a)
+        with pytest.raises(
+            TypeError, match=rf"^f.state. takes an eqx\.nn\.State as {name}; got a Chain"
+        ):
+            check_is_state("f(state)", name, a)
     with pytest.raises(TypeError):
         gx.extend_state(a, state_a)
     with pytest.raises(TypeError):

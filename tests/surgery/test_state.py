@@ -158,6 +158,12 @@ def test_with_state_of_another_models_state_is_refused_by_path():
     assert gx.with_state(removed, gx.extend_state(state_a, removed)).labels == ("lin", "out")
 
 
+def test_with_state_of_what_is_no_state_is_refused():
+    model, state = built()
+    with pytest.raises(TypeError):
+        gx.with_state(state, model)
+
+
 # --- Two places, one name ---
 
 

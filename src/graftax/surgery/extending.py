@@ -6,7 +6,16 @@ import equinox as eqx
 
 from ..paths.search import Match
 from .names import Name
-from .state import check_markers, indices, init_of, is_taken, marker_of, new_state, with_marker
+from .state import (
+    check_is_state,
+    check_markers,
+    indices,
+    init_of,
+    is_taken,
+    marker_of,
+    new_state,
+    with_marker,
+)
 
 
 def extend_state(
@@ -44,22 +53,13 @@ def extend_state(
 
     ```
     """
-    check_is_state("state", state)
+    check_is_state("extend_state(state, model, donor=None)", "state", state)
     if donor is not None:
-        check_is_state("donor", donor)
+        check_is_state("extend_state(state, model, donor=None)", "donor", donor)
     check_markers(model)
     return new_state(
         (marker_of(match.node), _value(match, state, donor)) for match in indices(model)
     )
-
-
-def check_is_state(name: str, given: Any) -> None:
-    """Raise `TypeError` for an argument of `extend_state` that is no state."""
-    if not isinstance(given, eqx.nn.State):
-        raise TypeError(
-            f"extend_state(state, model, donor=None) takes an eqx.nn.State as {name}; got a "
-            f"{type(given).__name__}."
-        )
 
 
 def _value(match: Match, state: eqx.nn.State, donor: eqx.nn.State | None) -> Any:

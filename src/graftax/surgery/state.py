@@ -160,6 +160,12 @@ def _shared(model: Any) -> str:
 # --- Values in the model, values in a state ---
 
 
+def check_is_state(call: str, name: str, given: Any) -> None:
+    """Raise `TypeError` for an argument of this name, in a call of this form, that is no state."""
+    if not isinstance(given, eqx.nn.State):
+        raise TypeError(f"{call} takes an eqx.nn.State as {name}; got a {type(given).__name__}.")
+
+
 def value_of(index: Any, state: eqx.nn.State | None, path: str = "") -> Any:
     """What a state holds, or the model if it was not separated from its state.
 
@@ -224,6 +230,7 @@ def with_state(model: M, state: eqx.nn.State) -> M:
 
     - `ValueError`: the state is not that of this model: a layer is missing in it, or it has values that
         no layer takes; or two layers would share one value by accident.
+    - `TypeError`: `state` is no state.
 
     Source: `eqx.nn.make_with_state`.
 
@@ -243,6 +250,7 @@ def with_state(model: M, state: eqx.nn.State) -> M:
 
     ```
     """
+    check_is_state("with_state(model, state)", "state", state)
     check_markers(model)
     found = indices(model)
     _check_all_taken(state, {marker_of(match.node) for match in found})
