@@ -55,6 +55,25 @@ def test_an_edit_within_an_edit_leaves_names_alone_and_gives_new_ones():
     assert same_arrays(statistics(edited.norm.new, state), INITIAL)
 
 
+def test_what_an_edit_within_an_edit_brings_in_is_told_from_what_was_there():
+    (a, state_a), (b, state_b) = trained(0), trained(1)
+    model = gx.select(a, "norm").apply(lambda layer: gx.Chain(l=linear(WIDTH, WIDTH, 5), n=layer))
+
+    def replaced(block):
+        change = lambda node: b.norm if isinstance(node, eqx.nn.BatchNorm) else gx.Chain(all=node)
+        return gx.select(block, ["n", ""]).apply(change)
+
+    edited = gx.select(model, "norm").apply(replaced)
+    assert set(markers(edited)).isdisjoint(markers(a))
+    state = gx.extend_state(state_a, edited, donor=state_b)
+    assert same_arrays(statistics(edited.norm.all.n, state), statistics(b.norm, state_b))
+    # And a layer of the model itself, put in once more, is a copy.
+    copied = gx.select(model, "norm").apply(lambda block: gx.select(block, "l").set(model.norm.n))
+    assert markers(copied.norm.n) == markers(a.norm)
+    state = gx.extend_state(state_a, copied)
+    assert same_arrays(statistics(copied.norm.l, state), statistics(a.norm, state_a))
+
+
 def test_an_edit_of_another_model_within_an_edit_brings_in_another_layer():
     (a, state_a), (b, state_b) = trained(0), trained(1)
     edited = gx.select(a, "norm").apply(
