@@ -91,7 +91,8 @@ sys.addaudithook(_watch)
 def guarded(folder: Path, size: int, literals: bool = False) -> Iterator[None]:
     """What is done inside opens files in the folder only, to read, and costs what suits `size` bytes.
 
-    `literals` says that keys in a pattern are read, as `ast.literal_eval` does it. At most a second, and one more for each 10 MB; at most four times the size, and 100 MB.
+    That is at most a second, and one more for each 10 MB; and at most four times the size, and 100 MB.
+    `literals` says that keys in a pattern are read, as `ast.literal_eval` does it.
     Raises `AssertionError`.
     """
     global _folder, _literals

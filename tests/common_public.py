@@ -190,4 +190,4 @@ def cheap(make: Callable[[], Any]) -> Any:
 
 
 # They make no model, or make it of a file.
-NO_MODEL_OF_ZOO = {"from_pretrained", "generate", "ConfigError"}
+NO_MODEL_OF_ZOO = {"from_pretrained", "save_pretrained", "generate", "ConfigError"}

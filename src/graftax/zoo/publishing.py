@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..files import UnsavableError, export_weights
 from ..files.exportable import check_exportable
 from ..files.source import has_weights, open_source
+from ..files.writing import replacement
 from ..paths.errors import listed
 from .config import Config, ConfigError, Recipe
 from .family import Checkpoint, Family, Settings, published_head, recipe_of, settings_of
@@ -80,7 +81,8 @@ def save_pretrained(
     target.mkdir(parents=True, exist_ok=True)
     export_weights(target / "model.safetensors", model, written.recipe.rename)
     text = json.dumps(written.values, indent=2, ensure_ascii=False, sort_keys=True)
-    (target / "config.json").write_text(text + "\n", encoding="utf-8")
+    with replacement(target / "config.json") as out:
+        out.write(f"{text}\n".encode())
 
 
 def _names_in(directory: Path) -> tuple[str, ...]:
