@@ -208,7 +208,7 @@ def test_whole_groups_of_a_convolution(conv, per_group):
     inputs, outputs = per_group
     layer = conv(4 * inputs, 4 * outputs, 3, groups=4, key=KEYS[0])
     x = jax.random.normal(KEYS[1], (4 * inputs, 7, 7))
-    small = gx.take(gx.Chain(c=layer), {"c": ("in", "out")}, gx.blocks([2, 0], of=4)).c
+    small = gx.take(gx.Chain(c=layer), {"c": {"in", "out"}}, gx.blocks([2, 0], of=4)).c
     some = lambda y: y.reshape(4, -1, *y.shape[1:])[jnp.array([2, 0])].reshape(-1, *y.shape[1:])
     np.testing.assert_allclose(small(some(x)), some(layer(x)), atol=1e-5)
     assert (small.groups, small.in_channels, small.out_channels) == (2, 2 * inputs, 2 * outputs)
@@ -513,6 +513,11 @@ def test_an_axis_that_a_layer_has_not_is_refused(axis):
     message = r"'up'.*no axis.*0 or 'out', 1 or 'in'"
     with without_annotation_checks(), pytest.raises(ValueError, match=message):
         gx.take(mlp(), {"up": axis}, [0])
+
+
+def test_no_pattern_at_all_is_refused():
+    with pytest.raises(ValueError, match="at least one pattern"):
+        gx.take(mlp(), {}, [0])
 
 
 def test_axes_that_differ_in_length_are_refused_by_both_paths():

@@ -1,14 +1,14 @@
 """To keep some positions along an axis of one layer: the protocol; the rules are in `axis_rules`."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from ..structure.wrapper import Wrapper
 from .index import Index
 from .inner import computed_as, has_own_arrays
 
-Axis = int | str | Sequence[int | str]
+Axis = int | str | Sequence[int | str] | Set[int | str]
 """`"out"` or `"in"`: what a layer gives or is given; a number: an axis of its weight; or several."""
 
 

@@ -1,5 +1,6 @@
 """Low-rank adapters."""
 
+import operator
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -71,7 +72,7 @@ class LoRA(Wrapper):
         - `ValueError`: `rank` is less than 1, or the weight is a stack of weights.
         """
         super().__init__(layer)
-        if rank < 1:
+        if operator.index(rank) < 1:
             raise ValueError(f"The rank of LoRA must be at least 1; got {rank}.")
         weight = weight_of(unwrap(layer))
         out, inner = weight.shape[0], weight.size // max(weight.shape[0], 1)

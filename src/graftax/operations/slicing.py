@@ -52,8 +52,8 @@ def take(model: M, axes: Mapping[str | re.Pattern[str], Axis], index: Positions 
 
     - `NoMatchError`: a pattern matches nothing.
     - `TypeError`: the index is none, or not known when a function is traced.
-    - `ValueError`: with the path: a layer cannot be cut so, the axes differ in length, an index is
-        out of range, named twice or empty, or arrays that are tied are not cut alike.
+    - `ValueError`: there is no pattern; or, with the path, a layer cannot be cut so, the axes differ in
+        length, an index is out of range, named twice or empty, or tied arrays are not cut alike.
 
     Source: Li et al., Pruning Filters for Efficient ConvNets, arXiv:1608.08710; Michel et al., Are
     Sixteen Heads Really Better than One?, arXiv:1905.10650.
@@ -95,9 +95,11 @@ class _Part(NamedTuple):
 
 def _parts(base: Any, axes: Mapping[str | re.Pattern[str], Axis]) -> dict[Address, _Part]:
     """What is to be cut, by address. What several patterns pick is cut along the axes of all."""
+    if not axes:
+        raise ValueError("take needs at least one pattern with an axis, such as {'up': 'out'}.")
     parts: dict[Address, _Part] = {}
     for pattern, axis in axes.items():
-        wanted = tuple(axis) if isinstance(axis, list | tuple) else (axis,)
+        wanted = tuple(axis) if isinstance(axis, list | tuple | set | frozenset) else (axis,)
         selection = select(base, pattern)
         if not selection:
             raise NoMatchError(selection.why_empty())
