@@ -79,6 +79,10 @@ IMPOSSIBLE = {
         ),
         "kv_heads must divide heads",
     ),
+    "weight not set": (
+        {"module": "equinox.nn.Linear", "fields": dict(LINEAR), "unset": ["weight"]},
+        "'weight' of Linear is missing",
+    ),
     "weight a text": (layer("equinox.nn.Linear", weight="text", **LINEAR), "is the text 'text'"),
     "features a text": (
         layer("equinox.nn.Embedding", weight=W, num_embeddings="x", embedding_size=1),

@@ -233,6 +233,13 @@ def test_what_jax_cannot_flatten_is_refused_and_breaks_nothing(file):
     assert gx.load(file) == inside
 
 
+def test_what_holds_itself_is_refused(file):
+    knot = [1]
+    knot.extend([knot, {"a": knot}])
+    with pytest.raises(gx.UnsavableError, match="levels deep"):
+        gx.save(file, knot)
+
+
 def test_a_field_left_to_its_class_stays_so(back):
     model = gx.Chain(a=named.Lazy(jnp.ones(2)))
     loaded = back(model)
@@ -241,6 +248,12 @@ def test_a_field_left_to_its_class_stays_so(back):
     assert doubled.a.weight.tolist() == [2.0, 2.0]
     assert vars(loaded.a).keys() == {"weight"}
     assert loaded(jnp.ones(2)).tolist() == model(jnp.ones(2)).tolist()
+
+
+def test_a_field_that_was_never_set_is_refused(file):
+    bare = object.__new__(named.Lazy)
+    with pytest.raises(gx.UnsavableError, match=r"'a\.weight' was never set"):
+        gx.save(file, {"a": bare})
 
 
 def test_a_state_that_was_never_separated_stays_so(back, file):

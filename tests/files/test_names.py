@@ -107,6 +107,11 @@ def test_a_wrapper_is_not_taken_for_what_it_wraps():
         Names([3])
 
 
+def test_one_class_is_no_list_of_them():
+    with pytest.raises(TypeError, match=r"types=\[Block\]"):
+        Names(named.Block)
+
+
 def test_the_error_names_the_nearest():
     with pytest.raises(
         gx.FormatError, match=r"'common_named\.Blok'.*nearest: 'common_named.Block'"

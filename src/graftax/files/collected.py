@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ..paths.search import Match, search_all
+from ..paths.tree import nodes_of
 from ..surgery.same import identity
 from ..surgery.state import marker_of
 from . import arrays
-from .checks import MOST_LABELS
+from .checks import MOST_LABELS, MOST_LEVELS
 from .errors import UnsavableError, Unstorable
 from .names import full_name, name_of, public_name
 from .tensors import METADATA
@@ -53,7 +54,13 @@ class Collected:
         """Call the arrays of a model by the paths that `walk` prints, the first of each.
 
         What stands where no walk goes (a static field, a partial) is called by the way that `encode` took.
+        Raises `UnsavableError` for what is too deep.
         """
+        # What holds itself is infinitely deep, and a walk of it has no end.
+        if any(len(address) > MOST_LEVELS for address, _ in nodes_of(model)):
+            raise refused(
+                "", f"is nested more than {MOST_LEVELS} levels deep: JAX cannot flatten it"
+            )
         found = search_all(model, lambda node: isinstance(node, arrays.ARRAYS))
         # With the arrays themselves: an id is another's once its array is gone.
         self._paths |= {identity(match.node): match for match in reversed(found)}

@@ -274,8 +274,10 @@ def _made(file: Reading, cls: Any, entry: Entry, fields: dict[str, Any]) -> Task
             file.warnings.append(
                 f"{cls.__name__} has no field {name!r} here, but has in the file: it is left out."
             )
-    for name in declared.keys() - fields.keys() - set(entry.get("unset", ())):
-        fields[name] = _default(cls, declared[name])
+    for name in declared.keys() - fields.keys():
+        # Not set, it is what the class says; but only if the class says something.
+        if name not in entry.get("unset", ()) or not hasattr(cls, name):
+            fields[name] = _default(cls, declared[name])
     node = object.__new__(cls)
     values_of(node).update((name, fields[name]) for name in declared if name in fields)
     if (why := fault(node)) is not None:

@@ -250,6 +250,9 @@ def _fields(node: Any, file: Collected, path: str, skipped: str = "") -> Task:
                 values[name], file, path if name in elided else join(path, name)
             )
     unset = [name for name in names if name not in values]
+    for name in unset:
+        if not hasattr(type(node), name):
+            raise refused(join(path, name), "was never set, and its class says nothing of it")
     return found, ({"unset": unset} if unset else {})
 
 

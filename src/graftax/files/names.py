@@ -188,12 +188,16 @@ def why_nameless(thing: Any) -> str:
 class Names:
     """What names stand for while one file is loaded: the public table, and the caller's `types`."""
 
-    def __init__(self, types: Iterable[Any] | Mapping[str, Any] = ()):
+    def __init__(self, types: Any = ()):
         """`types`: classes and functions, each known by its full name; or a mapping from the name that the
         file has to what it is here.
 
         Raises `TypeError` for what has no name, `ValueError` for what goes by the name of something else.
         """
+        if callable(types):
+            raise TypeError(
+                f"types takes several classes and functions: types=[{layer_name(types)}]."
+            )
         if isinstance(types, Mapping):
             self._handed = dict(types)
         else:
