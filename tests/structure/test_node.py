@@ -189,3 +189,14 @@ def test_a_bound_method_of_a_module_keeps_its_parameters_in_the_model():
     model = gx.Chain(scale=MODULE.method)
     gradient = eqx.filter_grad(lambda m: m(X).sum())(model)
     assert jax.tree.leaves(gradient) == [X.sum()]
+
+
+def test_equinox_still_makes_a_module_by_the_call_of_its_metaclass():
+    meta = type(eqx.Module)
+    assert (
+        issubclass(meta, type) and type(gx.Chain) is not meta and issubclass(type(gx.Chain), meta)
+    )
+    # Its own first argument is called `cls`, and a label may be: that is why the call is ours.
+    assert gx.Chain(cls=abs).labels == ("cls",)
+    with pytest.raises(TypeError, match="cls"):
+        type(eqx.nn.Identity).__call__(eqx.nn.Identity, cls=1)

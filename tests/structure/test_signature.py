@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import inspect
 import operator
 import weakref
 
@@ -207,3 +208,24 @@ def test_a_function_of_exactly_two_required_arguments_is_binary(name):
 @pytest.mark.parametrize("name", NOT_BINARY)
 def test_any_other_function_is_not_binary(name):
     assert not is_binary(NOT_BINARY[name])
+
+
+# --- What this file knows of Equinox beyond its documentation ---
+
+
+def test_equinox_still_makes_one_class_for_all_that_filter_vmap_wraps():
+    cls = type(eqx.filter_vmap(abs))
+    assert type(eqx.filter_vmap(jnp.tanh)) is cls
+    assert type(eqx.filter_jit(abs)) is not cls and type(eqx.filter_checkpoint(abs)) is not cls
+
+
+@pytest.mark.parametrize(
+    "wrap", [eqx.filter_vmap, eqx.filter_jit, eqx.filter_grad, eqx.filter_checkpoint]
+)
+def test_equinox_still_keeps_what_it_wraps_under_the_class_of_the_wrapping(wrap):
+    def inside(x, *, mask):
+        return x
+
+    wrapped = wrap(inside)
+    found = type(wrapped).__wrapped__.__get__(wrapped)
+    assert inspect.unwrap(found) is inside

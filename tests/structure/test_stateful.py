@@ -10,6 +10,7 @@ import pytest
 
 import graftax as gx
 from common_calling import INDEX, of_two, own, tally
+from graftax.structure.stateful import NO_STATE
 
 X = jnp.arange(4.0)
 Sequential = eqx.nn.Sequential
@@ -185,3 +186,18 @@ def test_a_layer_that_declares_no_state_is_given_none():
     layer = lambda x, **keywords: seen.append(keywords) or x
     gx.Chain(layer, tally(1))(X, state=eqx.nn.State(gx.Chain(tally(1))))
     assert seen == [{}]
+
+
+def test_equinox_still_hands_a_value_of_its_own_to_layers_where_it_was_given_no_state():
+    seen = []
+
+    class Spy(eqx.nn.StatefulLayer):
+        def is_stateful(self) -> bool:
+            return True
+
+        def __call__(self, x, state, *, key=None):
+            seen.append(state)
+            return x, state
+
+    Sequential([Spy()])(1.0)
+    assert seen == [NO_STATE] and NO_STATE is not None and not isinstance(NO_STATE, eqx.nn.State)
