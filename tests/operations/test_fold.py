@@ -164,3 +164,9 @@ def test_a_weight_that_is_tied_and_folded_is_tied_no_more():
     folded = gx.fold_batch_norm(tied)
     assert (folded.b.weight == model.a.weight).all()
     assert not jnp.allclose(folded.a.weight, model.a.weight)
+
+
+def test_folding_inside_a_traced_function_is_refused():
+    model = gx.Chain(layer=conv1d(), norm=norm())
+    with pytest.raises(TypeError, match=r"behind 'layer'.*fold outside of jit"):
+        eqx.filter_jit(lambda model: gx.fold_batch_norm(model).layer.weight)(model)

@@ -539,3 +539,17 @@ def test_blocks_of_axes_of_several_lengths():
     for index, of in (([2], 2), ([0, 0], 2), ([], 2), ([0], 0)):
         with pytest.raises(ValueError):
             gx.blocks(index, of=of)
+
+
+def test_shapes_without_numbers_are_cut_alike():
+    shapes = eqx.filter_eval_shape(mlp)
+    axes = {"up": "out", "down": "in"}
+    cut = gx.take(shapes, axes, KEEP)
+    expected = eqx.filter_eval_shape(lambda: gx.take(mlp(), axes, KEEP))
+    assert cut.up.weight == expected.up.weight and cut.down.in_features == 3
+
+
+def test_the_rest_of_a_partition_has_nothing_to_cut():
+    _, rest = gx.select(mlp(), "up").partition()
+    with pytest.raises(ValueError, match=r"'up'.*no weight here"):
+        gx.take(rest, {"up": "out"}, KEEP)

@@ -3,7 +3,9 @@
 from typing import Any, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ..paths.edit import edited
 from ..paths.search import search_all
@@ -39,6 +41,7 @@ def fold_batch_norm(model: M, state: eqx.nn.State | None = None) -> M:
 
     **Raises:**
 
+    - `TypeError`: the statistics are not known, because a function is traced.
     - `ValueError`: no BatchNorm follows a convolution, its statistics are in a state that was not
         given, or, with the path, the two differ in the number of channels or are stacked.
 
@@ -107,6 +110,11 @@ def _absorbing(layer: Any, norm: eqx.nn.BatchNorm, path: str, state: eqx.nn.Stat
     """The layer, perhaps in wrappers, that computes what it and the norm did."""
     inner = unwrap(layer)
     _check_channels(inner, norm, path)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((norm, state))):
+        raise TypeError(
+            f"fold_batch_norm reads the running statistics behind {path!r}, which are not known while a "
+            "function is traced: fold outside of jit, and give the folded model to it."
+        )
     mean, variance, _ = running_statistics(norm, state)
     scale = 1 / jnp.sqrt(variance + norm.eps) * (1 if norm.weight is None else norm.weight)
     shift = (0 if norm.bias is None else norm.bias) - mean * scale

@@ -95,14 +95,17 @@ class Index:
         if (id(array), axis) not in self._cuts:
             kept = self.of(array.shape[axis])
             is_whole = kept == tuple(range(array.shape[axis]))
-            cut = array if is_whole else _library(array).take(array, np.array(kept), axis)
+            cut = array if is_whole else _taken(array, np.array(kept), axis)
             # With the array itself, so that its id is not given to another.
             self._cuts[id(array), axis] = (array, cut)
         return self._cuts[id(array), axis][1]
 
 
-def _library(array: Any) -> Any:
-    return np if isinstance(array, np.ndarray) else jnp
+def _taken(array: Any, kept: np.ndarray, axis: int) -> Any:
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return jax.eval_shape(lambda a: jnp.take(a, kept, axis), array)
+    library = np if isinstance(array, np.ndarray) else jnp
+    return library.take(array, kept, axis)
 
 
 def _known(index: Any) -> slice | np.ndarray:

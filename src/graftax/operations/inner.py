@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 
 from ..paths.edit import edited
 from ..paths.tree import INNER, level_of
@@ -52,7 +51,11 @@ def check_one_weight(layer: Any, doing: str) -> None:
 
     `doing` is the call that does it to one layer, for `eqx.filter_vmap`.
     """
-    expected, shape = declared_shape(layer), jnp.shape(layer.weight)
+    if layer.weight is None:
+        raise ValueError(
+            f"{layer_name(layer)} has no weight here: in a mask, or the rest of a partition, there is None"
+        )
+    expected, shape = declared_shape(layer), layer.weight.shape
     if expected is not None and shape != expected:
         raise ValueError(
             f"the weight of {layer_name(layer)} has the shape {shape}, and its sizes say {expected}. Of "
