@@ -17,7 +17,7 @@ import pytest
 import graftax as gx
 from common_language import batch
 from common_surgery import untouched
-from common_zoo import arrays, close, fixture
+from common_zoo import arrays, close, fixture, separated
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "examples")
@@ -52,7 +52,7 @@ def gradients(part, rest, ids):
 
 def resnet(name="resnet/basic"):
     found = fixture(name)
-    return *found.model, found.io["input.pixel_values"], found.group("output.")
+    return *separated(name), found.io["input.pixel_values"], found.group("output.")
 
 
 def linear(layer, xs):

@@ -243,9 +243,9 @@ def test_in_inference_and_without_probability_nothing_is_dropped():
     inputs = made(3, 7)
     plain = DotProductAttention(4, kv_heads=2)
     layer = DotProductAttention(4, kv_heads=2, dropout=0.5)
-    assert plain.dropout is None
+    assert plain.drop is None
     assert (eqx.nn.inference_mode(layer)(inputs) == plain(inputs)).all()
-    close(gx.update(layer, dropout=eqx.nn.Dropout(0.0))(inputs), plain(inputs))
+    close(gx.update(layer, drop=eqx.nn.Dropout(0.0))(inputs), plain(inputs))
     with pytest.raises(RuntimeError, match="requires a key"):
         layer(inputs)
 
@@ -277,8 +277,8 @@ def test_probabilities_are_dropped_as_often_as_said_and_scaled_so_that_the_mean_
 def test_the_rate_is_found_and_set_like_that_of_any_dropout():
     sizes = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 8}
     model = gx.zoo.gpt2(**sizes, attention_dropout=0.4, key=KEY)
-    (path,) = gx.select(model, "**.attend.dropout").paths
-    assert path == "encoder.0.attention.op.attend.dropout"
+    (path,) = gx.select(model, "**.attend.drop").paths
+    assert path == "encoder.0.attention.op.attend.drop"
     still = gx.select(model, eqx.nn.Dropout).update(p=0.0)
     ids = jnp.arange(5)
     close(still(ids), eqx.nn.inference_mode(model)(ids))

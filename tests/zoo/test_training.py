@@ -123,7 +123,7 @@ def test_published_rates_are_followed(tmp_path):
 )
 def test_the_rate_of_attention_is_that_of_the_configuration(name, key, tmp_path):
     model = from_pretrained(published(tmp_path, name, **{key: 0.25}))
-    rates = [layer.dropout.p for layer in gx.select(model, gx.zoo.DotProductAttention)]
+    rates = [layer.drop.p for layer in gx.select(model, gx.zoo.DotProductAttention)]
     assert rates == [0.25, 0.25]
 
 

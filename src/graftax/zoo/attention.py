@@ -34,7 +34,8 @@ class DotProductAttention(eqx.Module):
     causal: bool = eqx.field(static=True)
     scale: float | None = eqx.field(static=True)
     # Files of before there were these have neither.
-    dropout: Callable[..., Any] | None = None
+    # Not `dropout`: that label is the last layer of a branch, where adapters are put.
+    drop: Callable[..., Any] | None = None
     head_size: int | None = eqx.field(static=True, default=None)
 
     def __init__(
@@ -68,7 +69,7 @@ class DotProductAttention(eqx.Module):
         self.heads, self.kv_heads = heads, heads if kv_heads is None else kv_heads
         self.causal, self.scale, self.head_size = causal, scale, head_size
         self.rotary = rotary
-        self.dropout = eqx.nn.Dropout(dropout) if dropout else None
+        self.drop = eqx.nn.Dropout(dropout) if dropout else None
 
     def __check_init__(self) -> None:
         if self.kv_heads < 1 or self.heads < 1 or self.heads % self.kv_heads:
@@ -156,8 +157,8 @@ class DotProductAttention(eqx.Module):
     def _attended(
         self, queries: Array, keys: Array, values: Array, seen: Array | None, key: Array | None
     ) -> Float[Array, "t heads size"]:
-        dropout = self.dropout
-        if dropout is None or (isinstance(dropout, eqx.nn.Dropout) and dropout.inference):
+        drop = self.drop
+        if drop is None or (isinstance(drop, eqx.nn.Dropout) and drop.inference):
             return jax.nn.dot_product_attention(queries, keys, values, mask=seen, scale=self.scale)
         t, _, size = queries.shape
         queries = queries.reshape(t, self.kv_heads, -1, size)
@@ -166,7 +167,7 @@ class DotProductAttention(eqx.Module):
         if seen is not None:
             seen = jnp.broadcast_to(seen[0], (self.heads, *scores.shape[2:])).reshape(scores.shape)
             scores = jnp.where(seen, scores, jnp.finfo(scores.dtype).min)
-        weights = dropout(jax.nn.softmax(scores), key=key).astype(values.dtype)
+        weights = drop(jax.nn.softmax(scores), key=key).astype(values.dtype)
         y = jnp.einsum("kgts,skd->tkgd", weights, values)
         return y.reshape(t, self.heads, -1)
 

@@ -12,7 +12,7 @@ def _attend(model: Any) -> Any:
 
 
 def _attention_dropout(model: Any) -> float:
-    dropout = _attend(model).dropout
+    dropout = _attend(model).drop
     return 0.0 if dropout is None else dropout.p
 
 
