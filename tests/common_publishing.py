@@ -25,12 +25,9 @@ def pruned(model: Any, groups: int) -> Any:
     return gx.take(model, _HEADS, gx.blocks([0], of=groups))
 
 
-def _more_words(model: Any, *paths: str) -> Any:
-    for path in paths:
-        model = gx.select(model, path, eqx.nn.Embedding | eqx.nn.Linear).apply(
-            lambda layer, key: gx.expand_vocabulary(layer, 80, key=key), key=_KEY
-        )
-    return model
+def _more_words(model: Any) -> Any:
+    both = gx.select(model, ["embeddings.word", "head"], (eqx.nn.Embedding, eqx.nn.Linear))
+    return both.apply(lambda layer, key: gx.expand_vocabulary(layer, 80, key=key), key=_KEY)
 
 
 def _merged(model: Any) -> Any:
@@ -81,14 +78,12 @@ EDITS: dict[str, tuple[str, Callable[[Any], Any], dict[str, Any]]] = {
     ),
     "more tokens": (
         "gpt2/untied",
-        lambda m: _more_words(m, "embeddings.word", "head"),
+        _more_words,
         {"vocab_size": 80, "tie_word_embeddings": False},
     ),
     "more tokens that are tied": (
         "gpt2/base",
-        lambda m: gx.tie(
-            _more_words(m, "embeddings.word", "head"), "embeddings.word.weight", "head.weight"
-        ),
+        _more_words,
         {"vocab_size": 80, "tie_word_embeddings": True},
     ),
     "other classes": ("bert/classification", lambda m: _classes(m, 3), _labels(3)),

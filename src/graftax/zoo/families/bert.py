@@ -38,7 +38,7 @@ def bert(
     types: int = 2,
     eps: float = 1e-12,
     dropout: float = 0.1,
-    attention_dropout: float = 0.1,
+    attention_dropout: float | None = None,
     padding: int | None = 0,
     head: str | None = "pooler",
     classes: int = 2,
@@ -58,7 +58,7 @@ def bert(
     - `act`: the activation in each MLP.
     - `eps`: of each LayerNorm.
     - `dropout`: after the embeddings and before each residual.
-    - `attention_dropout`: of the probabilities with which a token sees another.
+    - `attention_dropout`: of the probabilities with which a token sees another; as `dropout` if None.
     - `padding`: the id of the padding token, whose embedding is not trained; None if all are.
     - `head`: None for `(t, width)`; `"pooler"` for `(width,)`; `"classifier"` for `(classes,)`;
         `"vocabulary"` for masked-token scores `(t, vocabulary)`; `"tokens"` for scores of each token,
@@ -80,7 +80,7 @@ def bert(
         act,
         eps=eps,
         dropout=dropout,
-        attention_dropout=attention_dropout,
+        attention_dropout=dropout if attention_dropout is None else attention_dropout,
     )
     parts: dict[str, Callable[..., Any]] = {
         "embeddings": Parallel(
