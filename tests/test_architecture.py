@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src/graftax"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -249,3 +251,23 @@ def test_caches_are_bounded():
         if any(re.fullmatch(r"functools\.(cache|lru_cache\((maxsize=)?None\))", t) for t in texts):
             unbounded.add((name_of(file), "cache"))
     assert unbounded <= CACHES.keys()
+
+
+# --- The tests mirror the source ---
+
+# Files without a test file of their own, each with where it is tested.
+ELSEWHERE: dict[str, str] = {
+    "paths/types.py": "typing/user.py",
+}
+
+
+def sources() -> list[Path]:
+    return [file for file in FILES if file.name not in ("__init__.py", "__main__.py")]
+
+
+@pytest.mark.parametrize("file", sources(), ids=name_of)
+def test_each_file_has_a_test_file_of_the_same_name(file: Path):
+    mirrored = ROOT / "tests" / file.relative_to(PACKAGE).with_name(f"test_{file.name}")
+    elsewhere = ELSEWHERE.get(name_of(file))
+    assert mirrored.is_file() != (elsewhere is not None), mirrored
+    assert elsewhere is None or (ROOT / "tests" / elsewhere).is_file()
