@@ -68,7 +68,12 @@ def public_names(file: Path) -> list[str]:
     for node in body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
             return [name for name in ast.literal_eval(node.value) if not name.startswith("_")]
-    imported = (alias for node in body if isinstance(node, ast.ImportFrom) for alias in node.names)
+    imported = (
+        alias
+        for node in body
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    )
     return [alias.name for alias in imported if alias.asname == alias.name]
 
 

@@ -79,7 +79,7 @@ def test_what_is_no_layer_or_no_label_is_refused(make):
     with without_annotation_checks(), pytest.raises(TypeError, match=message):
         make(3)
     model = gx.Chain(block=make(gx.Chain(up=double), norm=increment))
-    with pytest.raises(TypeError, match=r"at 'block': Layer 'norm' of .* must be callable"):
+    with pytest.raises(TypeError, match=r"At 'block.norm': Layer 'norm' of .* must be callable"):
         gx.select(model, "norm").set(3)
 
 
