@@ -214,8 +214,8 @@ KINDS: dict[str, tuple[Any, list[str]]] = {
     "integer keys": ({2: 1.0, 0: 2.0, -1: 3.0}, ["", "[-1]", "0", "2"]),
     "numbers of NumPy as keys": ({np.int64(1): 1.0, np.int64(0): [2.0]}, ["", "0", "0.0", "1"]),
     "keys that only brackets spell": (
-        OrderedDict([("my key", 1.0), ("0", 2.0), ((1, 2), [3.0]), (None, 4.0), (True, 5.0)]),
-        ["", "['my key']", "['0']", "[(1, 2)]", "[(1, 2)].0", "[None]", "[True]"],
+        OrderedDict([("my key", 1.0), ("0", 2.0), ((1, 2), [3.0]), (b"a", 4.0), (True, 5.0)]),
+        ["", "['my key']", "['0']", "[(1, 2)]", "[(1, 2)].0", "[b'a']", "[True]"],
     ),
     "keys of an enumeration": (
         {Colour.RED: [1.0], Colour.SPACED: 2.0},
