@@ -14,6 +14,8 @@ from rich.console import Console
 
 import graftax as gx
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 KEY = jax.random.key(0)
 OPERATIONS = ["tanh_in_bottlenecks", "add_lora", "odd_even_head", "cut_after_stage1"]

@@ -19,6 +19,8 @@ from common_language import batch
 from common_surgery import untouched
 from common_zoo import arrays, close, fixture, separated
 
+pytestmark = pytest.mark.slow
+
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "examples")
     import surgeries as s
