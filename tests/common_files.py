@@ -1,5 +1,6 @@
 """Models to save, and equality bit for bit."""
 
+import contextlib
 import functools
 
 import equinox as eqx
@@ -105,3 +106,12 @@ def models() -> dict:
         },
         "leaf": jnp.arange(3),
     }
+
+
+def enable_x64() -> contextlib.AbstractContextManager:
+    """Numbers of 64 bits, within a `with`. JAX gave it a public place in 0.8."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()

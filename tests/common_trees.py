@@ -161,8 +161,9 @@ def _keys_may_be_none() -> bool:
         return False
 
 
-_NONE = (None,) if _keys_may_be_none() else ()
-_MIXED_KEYS = (0, 1, 2, "a", "b", "n1", "my key", *_NONE, (1, 2), b"a", 2.5)
+NONE = (None,) if _keys_may_be_none() else ()
+"""None, where it can be a key."""
+_MIXED_KEYS = (0, 1, 2, "a", "b", "n1", "my key", *NONE, (1, 2), b"a", 2.5)
 
 
 class Plan(NamedTuple):

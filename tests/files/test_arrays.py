@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import graftax as gx
+from common_files import enable_x64
 from graftax.files.arrays import check_storable, described, dtype_name, raw
 from graftax.files.errors import Unstorable
 
@@ -91,12 +92,12 @@ def test_a_traced_array_is_refused_with_its_path(tmp_path, transform):
 def test_a_weak_array_of_another_dtype_than_pythons_is_refused():
     odd = jax.lax.full_like(jnp.asarray(1.0), 1)
     assert described(odd) == {"weak": True}
-    with jax.enable_x64(True):
+    with enable_x64():
         assert described(jnp.asarray(1.0)) == {"weak": True}
 
 
 def test_weak_types_under_64_bits(tmp_path):
-    with jax.enable_x64(True):
+    with enable_x64():
         gx.save(tmp_path / "f", [jnp.asarray(1.0), jnp.asarray(2)])
         assert [(x.weak_type, x.dtype.itemsize) for x in gx.load(tmp_path / "f")] == [(True, 8)] * 2
 

@@ -17,7 +17,7 @@ import safetensors
 from safetensors.numpy import load_file, save_file
 
 import graftax as gx
-from common_files import Bottleneck, Gate, linear, models, same_bits, swish
+from common_files import Bottleneck, Gate, enable_x64, linear, models, same_bits, swish
 from graftax.files.tensors import TensorFile
 
 MODELS = models()
@@ -152,7 +152,7 @@ def test_every_dtype_and_shape(file, dtype, shape):
 
 
 def test_64_bits(file):
-    with jax.enable_x64(True):
+    with enable_x64():
         arrays = [jnp.ones(3, d) for d in ("float64", "int64", "uint64", "complex128")]
         gx.save(file, arrays)
         assert same_bits(gx.load(file), arrays)
