@@ -201,10 +201,9 @@ def test_the_same_node_comes_back_and_new_children_stand_in_it(node):
     rebuilt = gx.rebuild(node, children)
     assert type(rebuilt) is type(node)
     assert eqx.tree_equal(rebuilt, node)
-    for key, child in children.items():
-        new = jnp.tanh if callable(child) else 5.0
-        marked = gx.rebuild(node, {**children, key: new})
-        assert gx.children(marked)[key] == new
+    for key in children:
+        marked = gx.rebuild(node, {**children, key: 5.0})
+        assert gx.children(marked)[key] == 5.0
         assert [k for k, child in gx.children(marked).items() if child is not children[k]] == [key]
 
 

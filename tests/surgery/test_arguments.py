@@ -127,7 +127,6 @@ def test_a_value_that_is_set_or_updated_is_a_layer(given):
     for edit in (
         lambda: act.set(given),
         lambda: act.set_each([jnp.tanh, given]),
-        lambda: gx.rebuild(model.body, {0: given, 1: model.body[1]}),
         lambda: gx.select(model, "body.*").update(act=given),
         lambda: gx.select(model, "").update(head=given),
         lambda: gx.update(model.mix, layer=given),

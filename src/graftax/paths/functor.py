@@ -4,7 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from .errors import LabelError, did_you_mean
-from .tree import DICT, INNER, Kind, Level, kind_of, level_of, with_children
+from .tree import DICT, INNER, Kind, Level, kind_of, level_of
 
 N = TypeVar("N")
 
@@ -58,7 +58,8 @@ def rebuild(node: N, children: Mapping[Any, Any]) -> N:
     - `node`: any pytree.
     - `children`: the new children under the keys that `graftax.children` gives, in any order. A
         container, list or dict may be given other keys: these become its children, in the order
-        given, and a list numbers them anew. Other nodes keep the keys they have.
+        given, and a list numbers them anew. Other nodes keep the keys they have. The children may
+        be anything: a mask is such a tree too, and holds no layers.
 
     **Returns:**
 
@@ -90,10 +91,10 @@ def _rebuilt(node: Any, new: dict[Any, Any]) -> Any:
     if kind is not None and held is not None and own.keys() <= new.keys():
         below = {key: child for key, child in new.items() if key not in own}
         changed = {i: new[key] for key, (i, _) in own.items()}
-        return with_children(node, {0: _rebuilt(held, below), **changed})
+        return kind.replace(node, {0: _rebuilt(held, below), **changed})
     if own.keys() == new.keys():
         changed = {i: new[key] for key, (i, _) in own.items()}
-        return with_children(node, changed)
+        return kind.replace(node, changed) if kind is not None and changed else node
     if kind is not None and kind.rearrange is not None and _are_keys_of(kind, new):
         return kind.rearrange(node, list(new.items()))
     keys = list(children(node))
