@@ -216,6 +216,20 @@ def test_settings_of_plain_functions_are_no_context():
             model(X, mask=1.0, **{keyword: True})
 
 
+def test_a_plain_function_takes_what_it_cannot_do_without():
+    def pooled(x, mask):
+        return (x * mask).sum()
+
+    assert float(gx.Chain(a=gx.Chain(pool=pooled))(X, mask=X)) == 30.0
+    scaled = functools.partial(lambda scale, x, shift: scale * x + shift, 2.0)
+    assert jnp.array_equal(gx.Chain(a=scaled)(X, shift=1.0), 2 * X + 1)
+    with pytest.raises(TypeError, match="takes the keyword 'x'"):
+        gx.Chain(a=scaled)(X, x=1.0, shift=1.0)
+    bound = functools.partial(pooled, mask=2.0)
+    with pytest.raises(TypeError, match="takes the keyword 'mask'"):
+        gx.Chain(a=bound)(X, mask=1.0)
+
+
 @pytest.mark.parametrize(
     "layer",
     [

@@ -39,9 +39,9 @@ class Signature(NamedTuple):
     def context_of(self, inputs: int = 1) -> frozenset[str] | None:
         """The keywords it takes from the context of a call, given so many inputs; None for all.
 
-        A module takes what its `__call__` names. A plain function takes its keyword-only parameters:
-        others are settings with a default, as `approximate` of `jax.nn.gelu` is, and nobody who calls a
-        model means those. Functions of Python, NumPy and JAX themselves take nothing.
+        A module takes what its `__call__` names. A plain function takes its keyword-only parameters, and
+        those it cannot do without: others are settings with a default, as `approximate` of `jax.nn.gelu`
+        is, and nobody who calls a model means those. Functions of Python, NumPy and JAX take nothing.
         """
         if self.any_keyword:
             return None
@@ -70,10 +70,13 @@ def _read(function: Callable[..., Any], skip_self: bool = False) -> Signature:
             p.default is inspect.Parameter.empty and (i == 0 or p.name != "state")
             for i, p in enumerate(positional)
         ),
-        context=frozenset(
-            p.name for p in keywords if skip_self or p.kind is inspect.Parameter.KEYWORD_ONLY
-        ),
+        context=frozenset(p.name for p in keywords if skip_self or _is_meant(p)),
     )
+
+
+def _is_meant(parameter: inspect.Parameter) -> bool:
+    only = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    return only or parameter.default is inspect.Parameter.empty
 
 
 _FOREIGN = {"builtins", "_operator", "_functools", "math", "numpy", "jax", "jaxlib", "scipy"}
