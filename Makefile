@@ -17,7 +17,7 @@ STAMPS := $(foreach extras,test dev docs examples bench,$(VENV)/.installed-$(ext
 HEALTHY := $(findstring [$(CURDIR)],$(shell cat $(HEALTH) 2>/dev/null))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-minilm test test-lowest fuzz live lint format typecheck bench docs clean FORCE
+.PHONY: help demo demo-minilm test test-slow test-lowest fuzz live lint format typecheck bench docs clean FORCE
 .NOTPARALLEL:
 
 help: ## list the targets
@@ -32,10 +32,13 @@ demo-minilm: $(VENV)/.installed-examples ## embed sentences with published weigh
 	@$(PY) examples/minilm.py $(ARGS)
 
 test: $(VENV)/.installed-test ## run the tests (WORKERS=2 processes; ARGS="-k select" for some)
-	@$(PY) -m pytest -q -n $(WORKERS) $(ARGS)
+	@$(PY) -m pytest -q -n $(WORKERS) -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed-test ## run the slow tests, which `make test` leaves out
+	@$(PY) -m pytest -q -n $(WORKERS) -m slow $(ARGS)
 
 test-lowest: .venv-lowest/.installed ## run the fast tests at the lowest versions that pyproject.toml allows
-	@.venv-lowest/bin/python -m pytest -q -n $(WORKERS) -m "not slow" $(ARGS)
+	@.venv-lowest/bin/python -m pytest -q -n $(WORKERS) -m "not slow" --deselect tests/files/test_fuzz.py $(ARGS)
 
 .venv-lowest/.installed: pyproject.toml
 	@echo "==> making .venv-lowest with the lowest versions"

@@ -17,7 +17,6 @@ import common_guard
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "fuzz.py"
 
 
-@pytest.mark.slow
 def test_whatever_a_file_holds_it_is_refused_by_name_or_loaded_right():
     done = subprocess.run([sys.executable, SCRIPT], capture_output=True, text=True)
     assert done.returncode == 0 and not done.stderr, done.stdout + done.stderr

@@ -72,6 +72,7 @@ def test_a_copy_is_the_same_model(name, copied):
         assert other.labels == model.labels
 
 
+@pytest.mark.slow
 def test_every_model_is_the_same_in_a_fresh_process_and_back(tmp_path):
     models = {name: make() for name, make in MODELS.items()}
     (tmp_path / "models").write_bytes(pickle.dumps(models))

@@ -274,6 +274,7 @@ def test_probabilities_are_dropped_as_often_as_said_and_scaled_so_that_the_mean_
     assert np.abs(correlation).max() < 6 / 4000**0.5
 
 
+@pytest.mark.slow
 def test_the_rate_is_found_and_set_like_that_of_any_dropout():
     sizes = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 8}
     model = gx.zoo.gpt2(**sizes, attention_dropout=0.4, key=KEY)

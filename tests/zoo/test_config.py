@@ -91,6 +91,7 @@ def check_message(text, key):
     assert len(text) < 2000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert/base", "llama/yarn_rope", "resnet/basic"])
 def test_what_is_read_loads_or_is_refused(name, tmp_path):
     directory = published(tmp_path, name)

@@ -44,6 +44,7 @@ def masked(model, kept, heads):
     return gx.select(model, "encoder.*.attention.op.output.weight").apply(mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [[0, 2], [3], [2, 1, 0]])
 def test_a_bert_with_pruned_heads_is_one_with_these_heads_masked(kept):
     model = bert()
@@ -56,6 +57,7 @@ def test_a_bert_with_pruned_heads_is_one_with_these_heads_masked(kept):
     assert grads.encoder[1].attention.query.weight.shape == (2 * len(kept), 8)
 
 
+@pytest.mark.slow
 def test_groups_of_heads_are_pruned_with_the_key_that_they_share():
     model = llama(heads=6, kv_heads=3)
     small = gx.take(model, HEADS, gx.blocks([2, 0], of=3))
@@ -148,6 +150,7 @@ def resnet(bottlenecks=False):
 IMAGE = jax.random.normal(KEYS[2], (3, 32, 32))
 
 
+@pytest.mark.slow
 def test_channels_of_a_resnet_are_pruned_with_their_running_statistics():
     model = resnet()
     kept = jnp.array([14, 3, 7, 0])
@@ -160,6 +163,7 @@ def test_channels_of_a_resnet_are_pruned_with_their_running_statistics():
     assert block.conv1.out_channels == block.norm1.input_size == block.conv2.in_channels == 4
 
 
+@pytest.mark.slow
 def test_the_pruned_network_trains():
     axes = {"stage2.*.conv1": "out", "stage2.*.norm1": 0, "stage2.*.conv2": "in"}
     small = eqx.nn.inference_mode(gx.take(resnet(), axes, slice(5)), False)

@@ -113,6 +113,7 @@ def test_the_padding_has_its_vector_but_no_gradient():
     assert gradient[:, 0].tolist() == [1, 2, 0, 1, 0]
 
 
+@pytest.mark.slow
 def test_the_padding_of_a_tied_head_is_trained_by_the_head():
     sizes = {"vocabulary": 9, "width": 8, "depth": 1, "heads": 2, "inner": 8}
     model = gx.zoo.llama(**sizes, padding=2, tied=True, key=KEY)

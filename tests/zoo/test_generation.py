@@ -82,6 +82,7 @@ def test_there_are_prompts_of_both_families():
     assert {name.partition("/")[0] for name in PROMPTED} == {"gpt2", "llama"}
 
 
+@pytest.mark.slow
 def test_a_reworked_model_generates_as_by_hand():
     model = gx.select(fixture("gpt2/relu").model, "encoder[1]").remove()
     model = gx.select(model, "act").set(jax.nn.silu)

@@ -176,6 +176,7 @@ def test_an_oblong_image_is_not_taken_upright():
         model(jnp.ones((3, 32, 16)))
 
 
+@pytest.mark.slow
 def test_positions_for_another_size_take_as_many_patches_and_then_that_size_alone():
     model = gx.zoo.vit(image=(24, 24), patch=(8, 8), **SMALL)
     larger = gx.select(model, "**.position.weight").apply(

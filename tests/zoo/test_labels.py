@@ -77,6 +77,7 @@ def recorded(model, x, state):
     return seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_label_is_documented_and_its_layers_have_the_shapes_given(name):
     found = fixture(name)

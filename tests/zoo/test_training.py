@@ -23,6 +23,7 @@ def still(model):
 # --- Without chance ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert/padding", "llama/padding"])
 def test_loss_and_gradients_are_those_of_pytorch_and_padding_learns_nothing(name, tmp_path):
     found = fixture(name)

@@ -40,6 +40,7 @@ def sizes():
 # --- Against torchvision ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIXTURES)
 def test_the_output_and_what_leaves_the_blocks_are_those_of_torchvision(name):
     expected, found = fixture(name).group("output."), run(name)
@@ -146,6 +147,7 @@ def test_the_published_sizes_have_the_published_number_of_parameters():
     assert count_parameters(model) == 6_624_904
 
 
+@pytest.mark.slow
 def test_folded_batch_norms_compute_the_same():
     model, state = parts("googlenet/base")
     folded = gx.fold_batch_norm(model, state)

@@ -52,6 +52,7 @@ STAGES = {
 # --- Against torchvision ---
 
 
+@pytest.mark.slow
 def test_the_output_and_what_leaves_the_blocks_are_those_of_torchvision():
     expected, found = fixture("inception/v3").group("output."), run("inception/v3")
     close(found["head"], expected.pop("logits"))
@@ -155,6 +156,7 @@ def test_each_norm_has_the_epsilon_of_inception():
     assert {norm.eps for norm in gx.select(model, eqx.nn.BatchNorm).expect(94)} == {1e-3}
 
 
+@pytest.mark.slow
 def test_folded_batch_norms_compute_the_same():
     model, state = parts("inception/v3")
     folded = gx.fold_batch_norm(model, state)

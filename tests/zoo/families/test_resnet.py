@@ -98,6 +98,7 @@ def test_a_saved_model_loads_bit_for_bit_with_its_state(tmp_path):
         assert ours.dtype == theirs.dtype and (ours == theirs).all()
 
 
+@pytest.mark.slow
 def test_folded_batch_norms_compute_the_same():
     model, state = separated("resnet/bottleneck")
     folded = gx.fold_batch_norm(model, state)

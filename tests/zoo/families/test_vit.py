@@ -113,6 +113,7 @@ def test_its_words_are_those_of_the_zoo():
     assert picked.paths == ("encoder.1.attention.query", "encoder.1.attention.value")
 
 
+@pytest.mark.slow
 def test_it_trains_from_scratch():
     model = vit(**SMALL, act=jax.nn.gelu, classes=3, dropout=0.1, key=jax.random.key(0))
     x, keys = jnp.ones((2, 3, 8, 8)), jax.random.split(jax.random.key(1), 2)
