@@ -46,4 +46,4 @@ def _entries(api: str):
 
 if __name__ == "__main__":
     found = list(faults(Path(sys.argv[1])))
-    sys.exit("\n".join(found))
+    sys.exit("\n".join(found) or None)
