@@ -1,10 +1,13 @@
 """What the built pages must hold: run by `make docs`, after the pages are built."""
 
+import operator
 import re
 import sys
 from pathlib import Path
 
-from _links import own_names
+import equinox
+import jax
+from _links import JAX_MODULES, addresses, own_names
 
 # A class whose objects nobody makes by hand.
 WITHOUT_CONSTRUCTOR = re.compile(r"Error$")
@@ -35,6 +38,16 @@ def faults(site: Path):
         yield "The page on surgery does not link to `select`."
 
 
+def unknown_names():
+    """Names that the tables of links have, and Equinox or JAX has not."""
+    for name in [*addresses(), *JAX_MODULES]:
+        package, _, rest = name.partition(".")
+        try:
+            operator.attrgetter(rest)({"equinox": equinox, "jax": jax}[package])
+        except AttributeError:
+            yield f"docs/_links.py has {name}, and there is no such thing."
+
+
 def _entries(api: str):
     """The names on the page, each with what stands between it and the next."""
     names = sorted(own_names())
@@ -45,5 +58,5 @@ def _entries(api: str):
 
 
 if __name__ == "__main__":
-    found = list(faults(Path(sys.argv[1])))
+    found = [*faults(Path(sys.argv[1])), *unknown_names()]
     sys.exit("\n".join(found) or None)

@@ -169,6 +169,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", HEAVY)
 @pytest.mark.parametrize("count", [320_000, 1_200_000])
 def test_a_header_of_any_number_of_entries_takes_time_and_memory_as_the_file_is_large(
