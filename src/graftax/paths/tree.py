@@ -275,4 +275,12 @@ def nodes_of(tree: Any) -> Iterator[tuple[tuple[int, ...], Any]]:
 
 def any_type(tree: Any, holds: Callable[[type], bool]) -> bool:
     """Whether something holds for the type of any node."""
-    return any(holds(type(node)) for _, node in nodes_of(tree))
+    # Asked of each layer that an edit touches: no addresses, and no generator.
+    pending = [tree]
+    for node in pending:
+        if holds(type(node)):
+            return True
+        kind = kind_of(node)
+        if kind is not None:
+            pending.extend(kind.level(node).children)
+    return False

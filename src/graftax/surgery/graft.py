@@ -73,14 +73,18 @@ class _Grafting:
 
 
 def _indices_around(model: Any, addresses: Mapping[Address, Edit]) -> set[Address]:
-    """The indices that something inside of is edited."""
+    """The indices that something inside of is edited. O(nodes above the addresses)."""
     found = set()
+    above: dict[Address, Any] = {(): model}
     for address in addresses:
-        node = model
-        for depth, i in enumerate(address):
+        depth = len(address)
+        while address[:depth] not in above:
+            depth -= 1
+        for end in range(depth, len(address)):
+            node = above[address[:end]]
             if is_index(node):
-                found.add(address[:depth])
-            node = level_of(node).children[i]
+                found.add(address[:end])
+            above[address[: end + 1]] = level_of(node).children[address[end]]
     return found
 
 
