@@ -79,6 +79,7 @@ def _(criterion: tuple, fn: Callable, order: int) -> list[Rule]:
 
 
 def annotated_type(fn: Callable) -> Any:
+    """The type that the first parameter is annotated with. Raises `TypeError` if there is none."""
     hints = typing.get_type_hints(fn)
     parameters = list(inspect.signature(fn).parameters)
     if not parameters or parameters[0] not in hints:
